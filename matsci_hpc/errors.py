@@ -1,0 +1,32 @@
+"""The two kinds of failure a user can do something about; anything else is a bug and shows a traceback."""
+
+import socket
+
+
+class MatsciError(Exception):
+    """A failure with one clear line for the user and a fixed exit code."""
+
+    exit_code = 1
+
+
+class UserInputError(MatsciError):
+    """The user's input is wrong: a config, a path, a data file."""
+
+    exit_code = 2
+
+
+class MachineError(MatsciError):
+    """The machine is not as needed: a package, the MPI launch, a full disk, lost ranks."""
+
+    exit_code = 3
+
+
+class RankError(MachineError):
+    """What befell one of several ranks. The others do not know it, so that rank says it itself and ends at once."""
+
+    def __init__(self, rank: int, reason: str) -> None:
+        super().__init__(f"rank {rank} on {socket.gethostname()} {reason}")
+
+
+class JobError(MachineError):
+    """What befell the job and every rank knows of, so that it is said once."""
