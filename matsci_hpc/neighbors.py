@@ -1,0 +1,119 @@
+"""Periodic radius graphs as CSR.
+
+The rule: atom i (receiver) has an edge from every image of every atom j (sender) with
+
+    |x_j + S cell - x_i| <= cutoff + TIE_TOLERANCE
+
+except from itself in the same cell (i = j and S = 0). The distance is computed in float64 from the float32
+positions and cell that a shard stores, as (x_j - x_i) + S cell, whose negation is exact: i -> j with image S is an
+edge if and only if j -> i with image -S is.
+
+Crystals have shells of neighbours at equal distance, and lattice constants like round numbers. Rounding to float32
+scatters such a shell by up to about 1e-5 angstrom, so that a bare `<= cutoff` could take half of it. The tolerance is
+ten times the scatter: pairs at exactly the cutoff are always edges, and a shell is taken whole or not at all.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matsci_hpc.structure import MIN_DISTANCE, Structure
+
+RULE = "radius, images included, ties at the cutoff are edges (tolerance 1e-4 angstrom), no self edge"
+TIE_TOLERANCE = 1e-4
+"""Angstrom."""
+MAX_DEGREE = int(np.iinfo(np.uint16).max)
+MAX_SEARCH = 2e7
+"""Boxes, or images of atoms, that a search may visit: damaged files would take all memory, crystals need 1e5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Edges of one structure, sorted by receiver, then sender, then image.
+
+    Attributes:
+        degree: uint16 [atoms], edges that each atom receives.
+        sender: int64 [edges], atom within the structure.
+        shift: int8 [edges, 3], lattice image S of the sender.
+    """
+
+    degree: NDArray[np.uint16]
+    sender: NDArray[np.int64]
+    shift: NDArray[np.int8]
+
+
+class NeighborError(ValueError):
+    """A structure for which no sound radius graph exists; the message is the reason."""
+
+
+def radius_graph(structure: Structure, cutoff: float) -> Edges:
+    """All edges of a structure by the rule of this module.
+
+    Args:
+        structure: a structure without fault.
+        cutoff: angstrom.
+
+    Raises:
+        NeighborError: two atoms coincide, or an image index leaves int8.
+    """
+    from pymatgen.optimization.neighbors import find_points_in_spheres
+
+    position = structure.position.astype(np.float64)
+    cell = structure.cell.astype(np.float64)
+    # The search wants a lattice even where nothing repeats; it is not used then.
+    lattice = cell if structure.pbc.any() else np.eye(3)
+    lattice = _complete_lattice(lattice, structure.pbc)
+    margin = 2 * TIE_TOLERANCE
+    _refuse_endless_search(position, lattice, structure.pbc, cutoff + margin)
+    receiver, sender, image, _ = find_points_in_spheres(
+        position, position, r=cutoff + margin, pbc=structure.pbc.astype(np.int64), lattice=lattice
+    )
+    displacement = (position[sender] - position[receiver]) + image @ cell
+    distance = np.sqrt(np.einsum("ij,ij->i", displacement, displacement))
+    itself = (receiver == sender) & (image == 0).all(axis=1)
+    keep = (distance <= cutoff + TIE_TOLERANCE) & ~itself
+    receiver, sender, image, distance = receiver[keep], sender[keep], image[keep], distance[keep]
+    if len(distance) and distance.min() < MIN_DISTANCE:
+        e = int(distance.argmin())
+        pair = sorted((int(receiver[e]), int(sender[e])))
+        raise NeighborError(f"atoms {pair[0]} and {pair[1]} are {distance[e]:.4f} angstrom apart")
+    if len(image) and np.abs(image).max() > np.iinfo(np.int8).max:
+        raise NeighborError("the cell is so small that the cutoff reaches over 127 lattice images")
+    shift = image.astype(np.int8)
+    order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], sender, receiver))
+    degree = np.bincount(receiver, minlength=len(position))
+    if degree.max(initial=0) > MAX_DEGREE:
+        raise NeighborError(f"an atom has over {MAX_DEGREE:,} neighbours")
+    return Edges(degree.astype(np.uint16), sender[order], shift[order])
+
+
+def _refuse_endless_search(
+    position: NDArray[np.float64], lattice: NDArray[np.float64], pbc: NDArray[np.bool_], radius: float
+) -> None:
+    """Raise NeighborError where the search would not end within reasonable time and memory."""
+    span = np.ptp(position, axis=0)
+    if np.prod(span / radius + 3) > MAX_SEARCH:
+        raise NeighborError(f"the atoms are spread over {span.max():.3g} angstrom, too far for this cutoff")
+    if not pbc.any():
+        return
+    volume = abs(np.linalg.det(lattice))
+    if pbc.all() and 4 / 3 * np.pi * radius**3 * len(position) / volume > 2 * MAX_DEGREE:
+        raise NeighborError(f"the cell is so small that an atom has over {MAX_DEGREE:,} neighbours")
+    # Columns of the inverse are the reciprocal vectors: a sphere reaches radius * |b| images in each direction.
+    inverse = np.linalg.inv(lattice)
+    reach = radius * np.linalg.norm(inverse, axis=0) + np.ptp(position @ inverse, axis=0)
+    if len(position) * np.prod((2 * reach + 1)[pbc]) > MAX_SEARCH:
+        raise NeighborError("the cell is so small or so skewed that the cutoff reaches over too many lattice images")
+
+
+def _complete_lattice(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The cell with missing vectors of non-periodic directions filled in, for a search that inverts it."""
+    filled = cell.copy()
+    for axis in np.flatnonzero(~pbc):
+        if np.linalg.norm(filled[axis]) < 1e-8:
+            a, b = filled[(axis + 1) % 3], filled[(axis + 2) % 3]
+            normal = np.cross(a, b)
+            size = np.linalg.norm(normal)
+            filled[axis] = normal / size if size > 1e-8 else np.eye(3)[axis]
+    return filled

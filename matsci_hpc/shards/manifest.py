@@ -1,0 +1,111 @@
+"""dataset.json: what a data set holds and how to tell that it is whole."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.shards.layout import FORMAT_VERSION
+from matsci_hpc.shards.statistics import TargetStatistics
+from matsci_hpc.targets import TargetSpec
+
+MANIFEST = "dataset.json"
+INDEX = "index.h5"
+QUARANTINE = "quarantine.jsonl"
+PROVENANCE = "provenance.json"
+CONFIG = "config.yaml"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(_Strict):
+    """One file of the data set, with its XXH3-128 checksum."""
+
+    file: str
+    bytes: int
+    xxh3_128: str
+
+
+class ShardRecord(FileRecord):
+    """One shard; `number` is the position of its inputs in the source, in units of the shard size."""
+
+    number: int
+    samples: int
+    atoms: int
+    edges: int
+
+
+class NeighborRecord(_Strict):
+    """The rule by which edges were made."""
+
+    cutoff_angstrom: float
+    rule: str
+    stored: bool = True
+    """Whether the shards hold the edges; if not, they are found by the same rule while loading."""
+
+
+class Counts(_Strict):
+    """Inputs = samples + quarantined."""
+
+    inputs: int
+    samples: int
+    quarantined: int
+    atoms: int
+    edges: int
+
+
+class Manifest(_Strict):
+    """The content of dataset.json. Nothing in it depends on when, where or by how many ranks it was made."""
+
+    format: Literal["matsci-hpc data set"] = "matsci-hpc data set"
+    format_version: int = FORMAT_VERSION
+    fingerprint: str
+    """Hash of the input and of the config that made the data set."""
+    counts: Counts
+    remarks: dict[str, int]
+    fields: dict[str, dict[str, str]]
+    """Type and unit of each array in the shards."""
+    targets: dict[str, TargetSpec]
+    splits: dict[str, int]
+    """Samples of each split, in the order of the split numbers."""
+    neighbors: NeighborRecord
+    statistics: dict[str, dict[str, TargetStatistics]]
+    """By split, then by target; `atoms` and `edges` (per sample) stand among the targets."""
+    shards: list[ShardRecord]
+    index: FileRecord
+    quarantine: FileRecord
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the data set in a folder.
+
+    Raises:
+        UserInputError: no data set, an unfinished one, a damaged manifest or one of another format version.
+    """
+    path = folder / MANIFEST
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (folder / ".work").is_dir():
+            raise UserInputError(
+                f"{folder}: preparation was not finished; run the same `matsci-hpc prep` again"
+            ) from None
+        raise UserInputError(f"{folder}: no data set here ({MANIFEST} is missing)") from None
+    except OSError as error:
+        raise UserInputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserInputError(f"{path}: damaged, not JSON") from None
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserInputError(
+            f"{path}: format version {version}, this program reads version {FORMAT_VERSION}; prepare the data again"
+        )
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserInputError(f"{path}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

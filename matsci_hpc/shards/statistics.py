@@ -1,0 +1,116 @@
+"""Exact statistics of a data set by merging those of its shards, in the order of the shards.
+
+Means and sums of squared deviations merge by Chan, Golub and LeVeque (1979), which loses no digits to the size of the
+mean. The order is that of the shards, so the result is the same to the last bit for any number of ranks.
+"""
+
+import math
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from matsci_hpc.shards.layout import Array, ShardContent, edge_counts, is_present
+from matsci_hpc.targets import TargetSpec
+
+
+class TargetStatistics(BaseModel):
+    """Count and moments of a numerical column, or counts by class of a categorical one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int = 0
+    """Samples that carry the target."""
+    mean: float | None = None
+    squared_deviations: float | None = None
+    """Sum of (value - mean)^2."""
+    min: float | None = None
+    max: float | None = None
+    class_counts: list[int] | None = None
+    """Samples per class, or per label of a multilabel target."""
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation of the population."""
+        if self.squared_deviations is None or self.count == 0:
+            return None
+        return math.sqrt(self.squared_deviations / self.count)
+
+    @classmethod
+    def of_numbers(cls, values: Array) -> Self:
+        """Statistics of finite numbers."""
+        if len(values) == 0:
+            return cls()
+        numbers = values.astype(np.float64)
+        mean = float(numbers.mean())
+        return cls(
+            count=len(numbers),
+            mean=mean,
+            squared_deviations=float(((numbers - mean) ** 2).sum()),
+            min=float(numbers.min()),
+            max=float(numbers.max()),
+        )
+
+    @classmethod
+    def of_column(cls, values: Array, spec: TargetSpec) -> Self:
+        """Statistics of a stored target column, absent values left out."""
+        known = values[is_present(values, spec)]
+        if spec.kind == "class":
+            counts = np.bincount(known.astype(np.int64), minlength=len(spec.classes or ()))
+            return cls(count=len(known), class_counts=counts.tolist())
+        if spec.kind == "multilabel":
+            return cls(count=len(known), class_counts=known.astype(np.int64).sum(axis=0).tolist())
+        return cls.of_numbers(known)
+
+    def merged(self, other: Self) -> Self:
+        """Statistics of both sets together."""
+        if self.class_counts is not None and other.class_counts is not None:
+            pairs = zip(self.class_counts, other.class_counts, strict=True)
+            return type(self)(count=self.count + other.count, class_counts=[a + b for a, b in pairs])
+        if self.count == 0 or other.count == 0:
+            return other if self.count == 0 else self
+        count = self.count + other.count
+        delta = _known(other.mean) - _known(self.mean)
+        return type(self)(
+            count=count,
+            mean=_known(self.mean) + delta * other.count / count,
+            squared_deviations=_known(self.squared_deviations)
+            + _known(other.squared_deviations)
+            + delta**2 * self.count * other.count / count,
+            min=min(_known(self.min), _known(other.min)),
+            max=max(_known(self.max), _known(other.max)),
+        )
+
+
+SplitStatistics = dict[str, dict[str, TargetStatistics]]
+
+
+def shard_statistics(content: ShardContent, targets: dict[str, TargetSpec], splits: list[str]) -> SplitStatistics:
+    """Statistics of one shard by split, then by target; `atoms` and `edges` per sample are among them."""
+    split_of = content.arrays["structures/split"]
+    columns = {name: (content.arrays[f"targets/{name}"], spec) for name, spec in targets.items()}
+    result: SplitStatistics = {}
+    for number, split in enumerate(splits):
+        chosen = split_of == number
+        result[split] = {
+            "atoms": TargetStatistics.of_numbers(np.diff(content.arrays["offsets/atoms"])[chosen]),
+            "edges": TargetStatistics.of_numbers(edge_counts(content.arrays)[chosen]),
+        } | {name: TargetStatistics.of_column(column[chosen], spec) for name, (column, spec) in columns.items()}
+    return result
+
+
+def merge_statistics(parts: list[SplitStatistics]) -> SplitStatistics:
+    """Statistics of all shards, merged in the given order."""
+    merged: SplitStatistics = {}
+    for part in parts:
+        for split, columns in part.items():
+            into = merged.setdefault(split, {})
+            for name, statistics in columns.items():
+                into[name] = into[name].merged(statistics) if name in into else statistics
+    return merged
+
+
+def _known(value: float | None) -> float:
+    if value is None:  # only empty statistics lack moments, and they never get here
+        raise AssertionError("moments of an empty column")
+    return value

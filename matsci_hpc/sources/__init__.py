@@ -1,0 +1,1 @@
+"""Where structures come from, one file each."""
