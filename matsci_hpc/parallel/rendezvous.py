@@ -1,0 +1,99 @@
+"""How the ranks of a job find each other: a key-value store on rank 0 that all connect to."""
+
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
+from datetime import timedelta
+from typing import Any
+from zlib import crc32
+
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
+
+from matsci_hpc.errors import MachineError, RankError
+from matsci_hpc.parallel.discovery import RankInfo
+
+LOOPBACK = "127.0.0.1"
+FIRST_PORT, PORTS = 20000, 40000
+
+
+def open_store(info: RankInfo, environ: MutableMapping[str, str], timeout: timedelta) -> TCPStore:
+    """The store of this job, at MASTER_ADDR if that is set, else where Slurm or MPI says.
+
+    Args:
+        info: this rank.
+        environ: the environment; on one node, gloo is told in it to use the loopback interface unless told otherwise.
+        timeout: longest wait for the other ranks.
+
+    Raises:
+        MachineError: rank 0 cannot be reached, or nothing tells where it is.
+    """
+    if info.size == info.local_size:
+        environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    address = known_address(info, environ)
+    try:
+        if address is None:
+            return _store_by_mpi(info, timeout)
+        host, port = address
+        serves = info.rank == 0 and store_is_on_first(environ)
+        return TCPStore(host, port, info.size, is_master=serves, timeout=timeout, wait_for_workers=False)
+    except (DistError, RuntimeError) as error:
+        where = f"{address[0]}:{address[1]}" if address else "the address that MPI gave"
+        reason = str(error).splitlines()[0]
+        raise RankError(info.rank, f"cannot meet the others at {where}: {reason}") from None
+
+
+def store_is_on_first(environ: Mapping[str, str]) -> bool:
+    """Whether rank 0 holds the store; torchrun keeps one of its own, to which every rank is a client."""
+    return environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+
+
+def known_address(info: RankInfo, environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """Host and port of rank 0 as far as the environment tells: MASTER_ADDR, or Slurm's node list and job number."""
+    if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
+        return environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
+    if info.launcher != "srun":
+        return None
+    # Steps of one job may run side by side, so the step's number decides on the port too.
+    step = f"{environ.get('SLURM_JOB_ID', '')}.{environ.get('SLURM_STEP_ID', '')}"
+    port = FIRST_PORT + crc32(step.encode()) % PORTS
+    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
+    return (LOOPBACK if info.size == info.local_size else first_node(nodes)), port
+
+
+def first_node(nodes: str) -> str:
+    """The first host of a Slurm node list such as `n[03-05,9],login1`."""
+    from submitit.slurm.slurm import SlurmParseException, _parse_node_list
+
+    try:
+        return str(_parse_node_list(nodes)[0])
+    except (SlurmParseException, IndexError):
+        raise MachineError(
+            f"cannot read the node list {nodes!r}; set MASTER_ADDR and MASTER_PORT in the job script"
+        ) from None
+
+
+def _store_by_mpi(info: RankInfo, timeout: timedelta) -> TCPStore:
+    """Rank 0 opens the store on a free port and tells the others through MPI, so that no port can be taken twice."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        raise MachineError(
+            f"{info.launcher} started {info.size} ranks and nothing tells where rank 0 is: set MASTER_ADDR and "
+            "MASTER_PORT, or make MPI loadable"
+        ) from None
+    comm: Any = MPI.COMM_WORLD
+    if comm.Get_size() != info.size:
+        raise MachineError(
+            f"{info.launcher} started {info.size} ranks, but MPI sees {comm.Get_size()}: two MPIs are mixed"
+        )
+    one_node = comm.Split_type(MPI.COMM_TYPE_SHARED).Get_size() == info.size
+    if one_node:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    host = LOOPBACK if one_node else socket.gethostname()
+    store = (
+        TCPStore(host, 0, info.size, is_master=True, timeout=timeout, wait_for_workers=False)
+        if info.rank == 0
+        else None
+    )
+    host, port = comm.bcast((host, store.port if store else 0), root=0)
+    return store or TCPStore(host, port, info.size, is_master=False, timeout=timeout)

@@ -1,0 +1,105 @@
+"""Work that may fail on one rank, done so that every rank learns of it and none waits for ever."""
+
+import socket
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any, TypeVar
+
+import torch
+
+from matsci_hpc.errors import JobError, MatsciError, RankError, UserInputError
+from matsci_hpc.parallel.communicator import Communicator
+
+T = TypeVar("T")
+
+
+def on_first(comm: Communicator, work: Any) -> Any:
+    """Run `work` on rank 0; give its result, which JSON must know, or raise its MatsciError, on every rank."""
+    outcome: tuple[Any, str | None, bool] = (None, None, False)
+    if comm.rank == 0:
+        try:
+            outcome = (work(), None, False)
+        except MatsciError as error:
+            outcome = (None, str(error), isinstance(error, UserInputError))
+    result, failure, by_user = comm.broadcast_object(outcome)
+    if failure is not None:
+        raise UserInputError(failure) if by_user else JobError(failure)
+    return result
+
+
+def on_every(comm: Communicator, work: Callable[[], T]) -> T:
+    """Run `work` on every rank. Where it fails on others only, rank 0 cannot tell, so each of these does."""
+    outcome: T | MatsciError
+    try:
+        outcome = work()
+    except MatsciError as error:
+        outcome = error
+    failed = comm.all_gather(torch.tensor(float(isinstance(outcome, MatsciError))))
+    if not isinstance(outcome, MatsciError):
+        return outcome
+    if failed[0]:
+        raise outcome
+    raise RankError(comm.rank, f"failed, rank 0 did not: {outcome}")
+
+
+TURN_S = 1.0
+"""Seconds of work between two looks at how the others fare."""
+_MESSAGE_BYTES = 2048
+
+
+def work_together(
+    comm: Communicator,
+    work: Generator[int, None, None],
+    progress: Callable[[], None] = lambda: None,
+    show: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Do each rank's part of a long work; none waits in a collective for much longer than a turn of the others.
+
+    A rank whose work stands still stays away from the next meeting, so that it is found out as any hanging rank is.
+
+    Args:
+        comm: the ranks.
+        work: this rank's part, in small steps; each gives how much it did.
+        progress: called after each of them.
+        show: called after each turn with the amount done by all ranks.
+
+    Raises:
+        MatsciError: what befell the lowest rank that failed, on every rank; the work of the others ends early.
+    """
+    done, amount = False, 0
+    failure: MatsciError | None = None
+    with closing(work):
+        while True:
+            end_s = time.monotonic() + TURN_S
+            try:
+                while not done and time.monotonic() < end_s:
+                    step = next(work, None)
+                    done = step is None
+                    amount += step or 0
+                    progress()
+            except MatsciError as error:
+                done, failure = True, error
+            state = torch.tensor([not done, failure is not None, amount], dtype=torch.float64)
+            comm.all_reduce(state)
+            unfinished, failures, total = state.tolist()
+            show(int(total))
+            if failures:
+                raise _first_failure(comm, failure)
+            if not unfinished:
+                return
+
+
+def _first_failure(comm: Communicator, own: MatsciError | None) -> MatsciError:
+    """The failure of the lowest rank that has one, for every rank to raise; collective."""
+    if own is not None and comm.size == 1:
+        return own
+    text = b"" if own is None else f"rank {comm.rank} on {socket.gethostname()}: {own}".encode()[: _MESSAGE_BYTES - 1]
+    message = torch.zeros(_MESSAGE_BYTES, dtype=torch.uint8)
+    message[0] = isinstance(own, UserInputError)
+    message[1 : 1 + len(text)] = torch.tensor(list(text), dtype=torch.uint8)
+    for row in comm.all_gather(message).tolist():
+        by_user, text = row[0], bytes(row[1:]).rstrip(b"\0")
+        if text:
+            return (UserInputError if by_user else JobError)(text.decode(errors="replace"))
+    raise AssertionError("no rank has failed")
