@@ -1,0 +1,98 @@
+"""Encoders by name, and the model that a training run trains: one encoder and a head for each target."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from matsci_hpc.config import train as config
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.loading.batch import Batch
+from matsci_hpc.models.egnn import EGNN, Encoding
+from matsci_hpc.models.heads import Head
+from matsci_hpc.targets import TargetSpec
+
+ENCODERS: dict[str, Callable[[config.Model, float], nn.Module]] = {"egnn": EGNN}
+"""From (sizes and options, cutoff in angstrom) to a module that makes an `Encoding` of a `Batch`."""
+
+
+class Model(nn.Module):
+    """An encoder and a head for each target.
+
+    `forward` gives what the loss compares with `standardise`d targets; `physical` turns it into units and
+    probabilities.
+
+    Args:
+        encoder: makes an `Encoding` of a `Batch`.
+        heads: by target name.
+    """
+
+    def __init__(self, encoder: nn.Module, heads: dict[str, Head]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.targets = tuple(heads)
+        self.heads = nn.ModuleDict({_key(name): head for name, head in heads.items()})
+
+    def head(self, target: str) -> Head:
+        """The head of a target."""
+        return cast("Head", self.heads[_key(target)])
+
+    def encode(self, batch: Batch) -> Encoding:
+        """Features and positions of the atoms, and embeddings of the graphs."""
+        return cast("Encoding", self.encoder(batch))
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Embeddings of the graphs, [G, embedding_width]."""
+        return self.encode(batch).embedding
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Outputs by target: [G] standardised value or logit, or [G, classes] logits.
+
+        Heads work in the type of their parameters even under autocast: they are cheap, and bf16 would round every
+        prediction to three digits.
+        """
+        embedding = self.embed(batch)
+        with torch.autocast(embedding.device.type, enabled=False):
+            embedding = embedding.to(next(self.heads.parameters()).dtype)
+            return {name: self.head(name)(embedding) for name in self.targets}
+
+    def standardise(self, target: str, values: Tensor) -> Tensor:
+        """Values of a target, in its unit, as the loss compares them with the output."""
+        return self.head(target).standardise(values)
+
+    def physical(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs in the unit of their target (regression) or as probabilities (other kinds)."""
+        return {name: self.head(name).physical(output) for name, output in outputs.items()}
+
+
+def _key(target: str) -> str:
+    """A name that a ModuleDict takes: no dots, and nothing that is an attribute of it, such as `values`."""
+    return "target:" + target.replace("%", "%25").replace(".", "%2E")
+
+
+def build_model(
+    config: config.Model,
+    targets: dict[str, TargetSpec],
+    cutoff: float,
+    scaling: dict[str, tuple[float, float]],
+) -> Model:
+    """A model with fresh parameters, which depend on torch's seed alone.
+
+    Heads are made in the order of their names, so neither the order of `targets` nor, for the encoder, their
+    number changes the parameters.
+
+    Args:
+        config: the encoder's name, sizes and options.
+        targets: what to learn, by name.
+        cutoff: radius of the neighbour list of the data, angstrom.
+        scaling: mean and standard deviation of regression targets, in their units; absent means (0, 1).
+    """
+    if config.name not in ENCODERS:
+        raise UserInputError(f"there is no model {config.name!r}; there are: {', '.join(sorted(ENCODERS))}")
+    encoder = ENCODERS[config.name](config, cutoff)
+    heads = {
+        name: Head(name, spec, config.embedding_width, config.head_layers, *scaling.get(name, (0.0, 1.0)))
+        for name, spec in sorted(targets.items())
+    }
+    return Model(encoder, heads)

@@ -1,0 +1,230 @@
+"""What survives a stop: whole, verified and without pickle.
+
+    checkpoints/step-000123/
+        model.safetensors       parameters and buffers
+        optimizer.safetensors   `NAME|STATE` for every parameter, and the state of torch's random numbers
+        state.json              format, program version, seed, ranks; step, time, best evaluation, data
+        config.yaml             resolved config of the life that saved it
+        checksums.json          XXH3-128 of the files above, written last
+
+The folder is filled under another name, synced and renamed, so a step's folder is whole or not there.
+"""
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+import matsci_hpc
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.training.run_state import RunState, read_state
+from matsci_hpc.whole_files import file_checksum, output_error, sync, write_synced
+
+FORMAT_VERSION = 2
+CHECKSUMS = "checksums.json"
+RANDOM_STATE = "random|torch"
+FILES = {"model.safetensors", "optimizer.safetensors", "state.json", "config.yaml"}
+_NAME = re.compile(r"step-[0-9]{6,18}")
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder name of a step."""
+    return f"step-{step:06d}"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints, the newest first."""
+    found = [path for path in folder.glob("step-*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=_step_of, reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run at a step boundary, copied so that training can go on while it is written.
+
+    Attributes:
+        state: where the run stands.
+        model: parameters and buffers, on the CPU.
+        optimizer: its state by `NAME|STATE`, and the state of torch's random numbers.
+        config_text: resolved config.
+        seed, ranks: of the life that made it.
+    """
+
+    state: RunState
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    config_text: str
+    seed: int
+    ranks: int
+
+
+def take_snapshot(
+    model: nn.Module, optimizer: torch.optim.Optimizer, state: RunState, config_text: str, *, seed: int, ranks: int
+) -> Snapshot:
+    """Copy everything that a checkpoint holds."""
+    return Snapshot(
+        state=copy.deepcopy(state),
+        model=_copies(model.state_dict()),
+        optimizer=_copies(_optimizer_tensors(model, optimizer)),
+        config_text=config_text,
+        seed=seed,
+        ranks=ranks,
+    )
+
+
+def write_checkpoint(folder: Path, snapshot: Snapshot, progress: Callable[[], None] = lambda: None) -> Path:
+    """Write the checkpoint of a step; on one rank.
+
+    Args:
+        folder: `checkpoints` of the run.
+        snapshot: what to write.
+        progress: called now and then while the disk takes it.
+
+    Raises:
+        UserInputError, MachineError: it cannot be written; earlier checkpoints are untouched, nothing of it is left.
+    """
+    final = folder / checkpoint_name(snapshot.state.step)
+    partial = folder / f".{final.name}.part"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        sums = {}
+        for name, content in _files(snapshot).items():
+            sums[name] = write_synced(partial / name, content(), progress)
+        write_synced(partial / CHECKSUMS, _json(sums), progress)
+        sync(partial)
+        if final.exists():  # damaged, else this life had gone on from it
+            shutil.rmtree(final)
+        partial.rename(final)
+        sync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise output_error(final, error if isinstance(error, OSError) else OSError(str(error))) from None
+    return final
+
+
+def prune_checkpoints(folder: Path, keep: int, state: RunState) -> None:
+    """Remove all but the newest `keep` checkpoints up to this step, and the best one.
+
+    Newer ones are damaged, else the run had gone on from them: they must not take the places of good ones.
+    """
+    newest_first = [path for path in list_checkpoints(folder) if _step_of(path) <= state.step]
+    for path in newest_first[keep:]:
+        if _step_of(path) != state.best_step:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".step-*.part"):  # of lives that were killed while they saved
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def verify_checkpoint(path: Path) -> RunState:
+    """Compare every file with its checksum, and read the state.
+
+    Raises:
+        DamagedCheckpointError: a file is missing or differs.
+        UserInputError: the checkpoint is of another format version.
+    """
+    try:
+        sums = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+        if not isinstance(sums, dict) or sums.keys() != FILES:
+            raise DamagedCheckpointError(f"{path / CHECKSUMS}: damaged")
+        for name, expected in sums.items():
+            if file_checksum(path / name) != expected:
+                raise DamagedCheckpointError(f"{path / name}: the checksum differs")
+        record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedCheckpointError(f"{path}: {error}") from None
+    if not isinstance(record, dict):
+        raise DamagedCheckpointError(f"{path / 'state.json'}: damaged")
+    version = record.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserInputError(
+            f"{path}: checkpoint format version {version}, saved by matsci-hpc {record.get('matsci_hpc')}; this is "
+            f"matsci-hpc {matsci_hpc.__version__}, which reads version {FORMAT_VERSION}: go on with the other release, "
+            "or start again in another run_dir"
+        )
+    try:
+        state = read_state(record.get("run"))
+    except ValueError as error:
+        raise DamagedCheckpointError(f"{path / 'state.json'}: {error}") from None
+    if state.step != _step_of(path):
+        raise DamagedCheckpointError(f"{path / 'state.json'}: holds step {state.step}")
+    return state
+
+
+def newest_usable(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and what was wrong with newer ones."""
+    faults: list[str] = []
+    for path in list_checkpoints(folder):
+        try:
+            verify_checkpoint(path)
+        except DamagedCheckpointError as fault:
+            faults.append(str(fault))
+        else:
+            return path, faults
+    return None, faults
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
+    """Put a verified checkpoint into a model and an optimiser of the same shape.
+
+    Raises:
+        UserInputError: the model has another shape than the saved one.
+    """
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"))
+        tensors = load_file(path / "optimizer.safetensors")
+        torch.set_rng_state(tensors.pop(RANDOM_STATE))
+        names = dict(model.named_parameters())
+        for key, tensor in tensors.items():
+            name, _, entry = key.partition("|")
+            optimizer.state[names[name]][entry] = tensor
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserInputError(f"{path}: the saved model has another shape than the config's: {reason}") from None
+    record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    return read_state(record["run"])
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {RANDOM_STATE: torch.get_rng_state()}
+    for name, parameter in model.named_parameters():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}|{entry}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    return tensors
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+
+def _files(snapshot: Snapshot) -> dict[str, Callable[[], bytes]]:
+    """Content of each file by its name, made when it is written: never two large ones in memory."""
+    about = {"format_version": FORMAT_VERSION, "matsci_hpc": matsci_hpc.__version__}
+    about |= {"seed": snapshot.seed, "ranks": snapshot.ranks, "run": asdict(snapshot.state)}
+    return {
+        "model.safetensors": lambda: save(snapshot.model),
+        "optimizer.safetensors": lambda: save(snapshot.optimizer),
+        "state.json": lambda: _json(about),
+        "config.yaml": snapshot.config_text.encode,
+    }
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()

@@ -1,0 +1,90 @@
+"""Held-out metrics: each sample counts once, whatever the number of ranks."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from matsci_hpc.loading.collection import Collection
+from matsci_hpc.loading.divide import evaluation_share
+from matsci_hpc.loading.plan import COST
+from matsci_hpc.loading.sanity import checked_batch
+from matsci_hpc.models.registry import Model
+from matsci_hpc.parallel.communicator import Communicator
+from matsci_hpc.training.precision import Precision
+from matsci_hpc.training.tasks import Task
+
+BATCH_COST = 150_000.0
+"""Predicted cost of an evaluation batch, in edges: large enough to be efficient, small enough for any memory."""
+BATCHES_PER_LOOK = 8
+"""Batches of a rank between two looks whether any rank was asked to stop."""
+
+
+def evaluate(
+    model: Model,
+    tasks: list[Task],
+    collection: Collection,
+    samples: NDArray[np.int64],
+    comm: Communicator,
+    precision: Precision,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> dict[str, Any] | None:
+    """Metrics of a set of samples; collective.
+
+    Args:
+        model: in training mode before and after.
+        tasks: targets.
+        collection: the data.
+        samples: their numbers.
+        comm: the ranks that share them.
+        precision: of the model.
+        stop_requested: whether this rank was asked to stop.
+
+    Returns:
+        samples, loss (weighted sum over targets), metrics by target, per_class accuracies, time_taken_s; None if any
+        rank was asked to stop meanwhile.
+    """
+    start_s = time.perf_counter()
+    costs = COST.of(collection.atoms(samples), collection.edges(samples))
+    sums = [torch.zeros(task.sum_count, dtype=torch.float64) for task in tasks]
+    model.eval()
+    shares = evaluation_share(costs, comm.rank, comm.size, BATCH_COST)
+    rounds = torch.tensor(len(shares))
+    comm.all_reduce(rounds, "max")
+    stopped = False
+    with torch.no_grad():
+        for number in range(int(rounds)):
+            if number < len(shares):
+                batch = precision.cast(checked_batch(collection, samples[shares[number]]))
+                with precision.autocast():
+                    outputs = model(batch)
+                for i, task in enumerate(tasks):
+                    sums[i] += task.sums(model, precision.widen(outputs[task.name]), batch)
+            comm.activity.tick()
+            if number % BATCHES_PER_LOOK == 0:
+                asked = torch.tensor(float(stop_requested()))
+                comm.all_reduce(asked, "max")
+                stopped = bool(asked)
+                if stopped:
+                    break
+    model.train()
+    if stopped:
+        return None
+    flat = torch.cat(sums)
+    comm.all_reduce(flat)
+    metrics, per_class, loss = {}, {}, 0.0
+    for task, part in zip(tasks, torch.split(flat, [task.sum_count for task in tasks]), strict=True):
+        metrics[task.name], by_class = task.metrics(part)
+        if by_class:
+            per_class[task.name] = by_class
+        loss += task.weight * float(metrics[task.name].get("loss") or 0.0)
+    return {
+        "samples": len(samples),
+        "time_taken_s": time.perf_counter() - start_s,
+        "loss": loss,
+        "metrics": metrics,
+        "per_class": per_class,
+    }

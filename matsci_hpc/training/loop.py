@@ -1,0 +1,295 @@
+"""The training loop of one rank."""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.errors import JobError, MachineError, RankError
+from matsci_hpc.loading.collection import Collection
+from matsci_hpc.loading.cost import CostFit, fit
+from matsci_hpc.loading.loader import Loader, StepWork
+from matsci_hpc.loading.plan import Plan
+from matsci_hpc.parallel.communicator import open_communicator
+from matsci_hpc.parallel.gradients import FlatGradients
+from matsci_hpc.parallel.together import on_every, on_first
+from matsci_hpc.staging.stage import staged
+from matsci_hpc.telemetry.recorder import StepClock, gather_interval
+from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
+from matsci_hpc.training.evaluation import evaluate
+from matsci_hpc.training.messages import announce
+from matsci_hpc.training.nonfinite import NonFiniteSteps
+from matsci_hpc.training.optimization import learning_rate
+from matsci_hpc.training.planning import cost_of, cursor_of, division_of, plan_of
+from matsci_hpc.training.records import RunRecords
+from matsci_hpc.training.run_folder import open_run
+from matsci_hpc.training.run_lock import RunLock
+from matsci_hpc.training.saving import CheckpointWriter
+from matsci_hpc.training.setup import Run, build_run, limit_threads, resume
+from matsci_hpc.training.stopping import StopRequests, StopSignals
+from matsci_hpc.training.tasks import local_losses
+from matsci_hpc.whole_files import write_atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a life of a run ended.
+
+    Attributes:
+        step: steps taken over all lives.
+        complete: whether these are all.
+        reason: why it stopped before, if it did.
+    """
+
+    step: int
+    complete: bool
+    reason: str | None = None
+
+
+def train(config: TrainConfig, signals: StopSignals) -> Outcome:
+    """Train as one of the ranks that the launcher started, from the newest checkpoint if there is one.
+
+    Args:
+        config: of the run.
+        signals: notes signals since the start of the process.
+
+    Raises:
+        UserInputError: config and data do not fit, or the loss is no longer finite.
+        MachineError: ranks cannot find or have lost each other, or the output cannot be written.
+    """
+    limit_threads()
+    comm = open_communicator(config.parallel, config.checkpoint.timeout_s)
+    lock = RunLock(config.run_dir)
+    failure: str | None = None
+    try:
+        with staged(config.data.staging, config.data.folders, comm, comm.activity.tick) as places:
+            collection = on_every(comm, lambda: Collection(config.data.folders, places))
+            run = build_run(config, collection, comm)
+            # Rank 0 looks: others may see an older state of a shared file system, and all must do the same.
+            life, steps_done = on_first(comm, lambda: open_run(config, collection, comm.size, comm.name, lock))
+            if steps_done:
+                return Outcome(steps_done, complete=True)
+            resume(run)
+            return Trainer(run, plan_of(run), life, signals).train()
+    except MachineError as error:
+        failure = str(error)
+        if comm.size == 1 or isinstance(error, RankError | JobError):
+            raise
+        raise RankError(comm.rank, f"failed: {error}") from None
+    except BaseException as error:
+        failure = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        comm.close(failure)
+        lock.release()
+
+
+class Trainer:
+    """The steps of one life of a run on one rank."""
+
+    def __init__(self, run: Run, plan: Plan, life: int, signals: StopSignals) -> None:
+        self.run = run
+        self.plan = plan
+        self.records = RunRecords(run, life)
+        self.gradients = FlatGradients(run.model.parameters())
+        self.clock = StepClock()
+        first = run.comm.rank == 0
+        self.stops = StopRequests(signals, run.folder.stop, looks=first, max_time_s=run.config.max_time_s)
+        self.cost_fit = CostFit()
+        self.warm = False  # the first step also allocates memory and reads what no disk cache holds yet
+        keep, limit_s = run.config.checkpoint.keep, run.config.checkpoint.timeout_s
+        self.writer = CheckpointWriter(run.folder.checkpoints, keep, run.state.step, run.comm.activity.tick, limit_s)
+        self.nonfinite = NonFiniteSteps(run, self._step_on_disk)
+        self._start_s = time.monotonic() - run.state.time_s
+        self._final: dict[str, Any] | None = None
+
+    def train(self) -> Outcome:
+        """Take the remaining steps, or as many as there is time for."""
+        run, config = self.run, self.run.config
+        if run.comm.rank == 0:
+            announce(run, self.plan)
+        run.comm.activity.at("data", run.state.step + 1)
+        run.model.train()
+        learns = config.balance.fit
+        with Loader(
+            run.collection, self.plan, cursor_of(run), config.steps, division_of(run), cost_of(run), waits=learns
+        ) as loader:
+            works = iter(loader)
+            while True:
+                # First what the steps so far call for: a life that was stopped leaves it to the next one.
+                if self._evaluation_is_due() and not self._evaluate():
+                    return self._stop()
+                if run.state.step and run.state.step % config.checkpoint.every_steps == 0:
+                    self._save()
+                if run.state.step == config.steps:
+                    return self._finish()
+                stop = self._step(works)
+                if learns and run.state.step_in_epoch == 0:
+                    self._fit_cost()
+                    loader.begin_epoch(cost_of(run))
+                if stop:
+                    return self._stop()
+
+    def _stop(self) -> Outcome:
+        """End this life with a checkpoint."""
+        self._save_last()
+        reason = self.stops.reason or "another rank was asked to"
+        return Outcome(self.run.state.step, complete=False, reason=reason)
+
+    def _finish(self) -> Outcome:
+        """End the run: `DONE` is written when all else is on disk."""
+        run = self.run
+        self._save_last()
+        content = f"{json.dumps({'step': run.state.step} | (self._final or {}), indent=1)}\n".encode()
+        on_first(run.comm, lambda: write_atomic(run.folder.done, content))
+        return Outcome(run.state.step, complete=True)
+
+    def _step(self, works: Any) -> bool:
+        """One optimiser step; whether any rank was asked to stop."""
+        run = self.run
+        activity = run.comm.activity
+        self.clock.start()
+        activity.at("data", run.state.step + 1)
+        work: StepWork = next(works)
+        self.clock.lap("data")
+        activity.at("compute")
+        self.records.note_samples(work)
+        rate = self._set_learning_rate(work.cursor.step)
+        sums = self._backward(work)
+        self.clock.lap("compute")
+        activity.at("communication")
+        run.comm.all_reduce(self.gradients.buffer)
+        run.comm.all_reduce(sums)
+        self.clock.lap("comm")
+        activity.at("optimizer")
+        *losses, stops = sums.tolist()
+        by_target = {task.name: loss for task, loss in zip(run.tasks, losses, strict=True)}
+        norm = self.gradients.norm()
+        found = {
+            "loss": sum(task.weight * by_target[task.name] for task in run.tasks),
+            "losses": by_target,
+            "lr": rate,
+            "grad_norm": float(norm),
+        }
+        self._update(work, found, norm)
+        self.clock.lap("optimizer")
+        self.clock.stop(work)
+        state = run.state
+        state.step, state.epoch, state.step_in_epoch = work.after.step, work.after.epoch, work.after.within
+        state.samples_seen += work.graphs
+        state.time_s = time.monotonic() - self._start_s
+        if state.step % run.config.log_every == 0 or state.step == run.config.steps or stops:
+            interval = gather_interval(self.clock, run.comm)
+            self.clock.reset()
+            self.records.log_step(work, found, interval)
+        return bool(stops > 0)
+
+    def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> None:
+        """Move the parameters by the summed gradients, unless these are of no use."""
+        run = self.run
+        if not math.isfinite(found["loss"]) or not math.isfinite(found["grad_norm"]):
+            self.nonfinite.handle(work, found, lambda: self._backward(work))
+            return
+        run.state.skipped_in_row = 0
+        if run.config.optimizer.clip_norm is not None:
+            self.gradients.clip(norm, run.config.optimizer.clip_norm)
+        run.optimizer.step()
+
+    def _backward(self, work: StepWork) -> torch.Tensor:
+        """Accumulate this rank's gradients; give its part of each loss and its wish to stop, float64 [targets + 1]."""
+        run = self.run
+        self.gradients.zero()
+        start_s = time.perf_counter()
+        values = dict.fromkeys((task.name for task in run.tasks), 0.0)
+        for part in work.batches:  # none where a rank has nothing to do in a small step
+            batch = run.precision.cast(part)
+            losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
+            total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
+            if total.requires_grad:
+                total.backward()  # type: ignore[no-untyped-call]
+            for name, loss in losses.items():
+                values[name] += loss.item()
+            run.comm.activity.tick()
+        if self.warm and work.batches:
+            speeds = run.config.balance.speeds
+            speed = speeds[run.comm.rank] if speeds is not None else 1.0  # times as of a rank of speed 1
+            self.cost_fit.add(work.rank_atoms, work.rank_edges, speed * (time.perf_counter() - start_s))
+        self.warm = True
+        return torch.tensor([*values.values(), float(self.stops.requested())], dtype=torch.float64)
+
+    def _set_learning_rate(self, step: int) -> float:
+        config = self.run.config
+        rate = learning_rate(step, config.steps, config.optimizer.lr, config.schedule, config.batch.graphs or 1)
+        for group in self.run.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _fit_cost(self) -> None:
+        """At the end of an epoch, learn from its times what an atom costs, for the division of the next; collective."""
+        run = self.run
+        sums = self.cost_fit.sums.clone()
+        run.comm.all_reduce(sums)
+        found = fit(sums)
+        if found is None:
+            return
+        atom_cost = torch.tensor(found.atom, dtype=torch.float64)
+        run.comm.broadcast(atom_cost)  # one rank's rounding for all, or they would divide differently
+        if run.comm.rank == 0 and float(atom_cost) != run.state.atom_cost:
+            print(f"from epoch {run.state.epoch} on, an atom counts as {float(atom_cost):g} edges", flush=True)
+        run.state.atom_cost = float(atom_cost)
+
+    def _evaluation_is_due(self) -> bool:
+        state, config = self.run.state, self.run.config
+        if not len(self.run.held_out):
+            return False
+        if state.step == config.steps:
+            return self._final is None or state.evaluated_step != state.step  # DONE holds the result
+        return state.step > state.evaluated_step and state.step % config.evaluate.every_steps == 0
+
+    def _evaluate(self) -> bool:
+        """Held-out metrics at this step, recorded; a checkpoint if they are the best so far. False if asked to stop."""
+        run, state = self.run, self.run.state
+        run.comm.activity.at("evaluation", state.step)
+        stop_requested = self.stops.requested
+        result = evaluate(run.model, run.tasks, run.collection, run.held_out, run.comm, run.precision, stop_requested)
+        if result is None:
+            return False
+        self._final = result
+        state.evaluated_step = state.step
+        state.time_s = time.monotonic() - self._start_s
+        # A loss that is no number is never the best: nothing would compare as better than it.
+        improved = math.isfinite(result["loss"]) and (state.best_loss is None or result["loss"] < state.best_loss)
+        if improved:
+            state.best_loss, state.best_step = result["loss"], state.step
+        self.records.log_evaluation(result)
+        if improved:
+            self._save()
+        return True
+
+    def _save(self) -> None:
+        """Checkpoint this step, once; training goes on while rank 0 writes it."""
+        if self.run.comm.rank == 0 and self.writer.asked_step != self.run.state.step:
+            self.run.comm.activity.at("checkpoint", self.run.state.step)
+            self.writer.start(self._snapshot())
+
+    def _save_last(self) -> None:
+        """See to it that this step and all records are on disk, before anybody says so; collective."""
+        step = self.run.state.step
+        self.run.comm.activity.at("checkpoint", step)
+        on_first(self.run.comm, lambda: self.writer.finish(step, self._snapshot))
+        self.records.close()
+
+    def _snapshot(self) -> Snapshot:
+        run = self.run
+        run.state.time_s = time.monotonic() - self._start_s
+        seed, ranks = run.config.seed, run.comm.size
+        return take_snapshot(run.model, run.optimizer, run.state, run.config_text, seed=seed, ranks=ranks)
+
+    def _step_on_disk(self) -> int:
+        """Newest step that a checkpoint holds, as rank 0 knows, which is the one that says it."""
+        self.writer.wait()
+        return self.writer.written_step

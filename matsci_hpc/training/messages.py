@@ -1,0 +1,53 @@
+"""What rank 0 says of a run."""
+
+import math
+import os
+import sys
+from typing import Any
+
+import torch
+
+from matsci_hpc.loading.plan import Plan
+from matsci_hpc.parallel.discovery import discover
+from matsci_hpc.training.setup import Run
+
+
+def announce(run: Run, plan: Plan) -> None:
+    """Say what is about to be trained, where and on what."""
+    parameters = sum(each.numel() for each in run.model.parameters())
+    samples, graphs = plan.samples(0), plan.graphs_per_step
+    about = "" if plan.spec.graphs is not None else "about "
+    steps = f"{run.config.steps:,} steps" + (f", resuming at step {run.state.step:,}" if run.state.step else "")
+    launcher = discover(os.environ).launcher
+    where = f"{run.comm.size} ranks by {launcher} over {run.comm.name}" if run.comm.size > 1 else "one rank"
+    print(
+        f"{run.config.run_dir}: {steps}, on {where}, threads per rank: {torch.get_num_threads()}\n"
+        f"  {parameters:,} parameters; {samples:,} samples and "
+        f"{about}{math.ceil(samples / graphs):,} steps an epoch; {len(run.held_out):,} held out",
+        flush=True,
+    )
+    if len(set(plan.spec.repeats)) > 1 or plan.spec.repeats[:1] not in {(), (1,)}:
+        counts = run.collection.split_counts(plan.spec.split).tolist()
+        for each, count, repeat in zip(run.collection.datasets, counts, plan.spec.repeats, strict=True):
+            print(f"  {each.folder}: {count:,} samples, {float(repeat):.4g} times an epoch", flush=True)
+    smallest = min(graphs, samples)
+    if smallest < run.comm.size:
+        print(
+            f"matsci-hpc: warning: {run.comm.size} ranks share batches of {about}{smallest:.0f} graphs, "
+            "some have no work",
+            file=sys.stderr,
+        )
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """The metrics of every target beside what no learning would give."""
+    parts = []
+    for name, metrics in result["metrics"].items():
+        if "accuracy" in metrics:
+            parts.append(f"{name} accuracy {metrics['accuracy']:.3f} (commonest class {metrics['chance']:.3f})")
+        elif "mae" in metrics:
+            unit = f" {metrics['unit']}" if metrics["unit"] else ""
+            parts.append(f"{name} MAE {metrics['mae']:.4f}{unit} (mean predictor {metrics['baseline_mae']:.4f}{unit})")
+        elif "f1" in metrics:
+            parts.append(f"{name} F1 {metrics['f1']:.3f}")
+    return f"{', '.join(parts)}; loss {result['loss']:.4f}"

@@ -1,0 +1,44 @@
+"""The optimiser and the learning rate of a step."""
+
+import math
+
+import torch
+from torch import nn
+
+from matsci_hpc.config.train import Optimizer, Schedule
+
+
+def build_optimizer(config: Optimizer, model: nn.Module) -> torch.optim.AdamW:
+    """AdamW whose weight decay leaves biases, norms and other vectors alone."""
+    named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+    groups = [
+        {"params": [each for _, each in named if each.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [each for _, each in named if each.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, eps=config.eps, foreach=True
+    )
+
+
+def learning_rate(step: int, steps: int, peak: float, schedule: Schedule, batch_graphs: int) -> float:
+    """Learning rate of a step: a pure function, so that nothing has to be saved for a resumed run.
+
+    Args:
+        step: from 0.
+        steps: of the whole run.
+        peak: at `base_batch`.
+        schedule: scaling with the batch, warm-up and decay.
+        batch_graphs: global batch.
+    """
+    ratio = batch_graphs / schedule.base_batch
+    peak *= {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[schedule.scaling]
+    if step < schedule.warmup_steps:
+        return peak * (step + 1) / schedule.warmup_steps
+    if schedule.decay == "constant":
+        return peak
+    decaying = max(1, steps - schedule.warmup_steps - 1)
+    done = min(1.0, (step - schedule.warmup_steps) / decaying)
+    floor = schedule.final_fraction
+    if schedule.decay == "exponential":
+        return peak * float(floor**done)
+    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2)

@@ -1,0 +1,133 @@
+"""What a rank needs before its first step: threads, data, model, optimiser, and the checkpoint to go on from."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from matsci_hpc.config.loading import dump_config
+from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.loading.collection import Collection
+from matsci_hpc.models.registry import Model, build_model
+from matsci_hpc.parallel.communicator import Communicator
+from matsci_hpc.parallel.discovery import discover
+from matsci_hpc.parallel.together import on_every, on_first
+from matsci_hpc.training.checkpoint import load_checkpoint, newest_usable
+from matsci_hpc.training.optimization import build_optimizer
+from matsci_hpc.training.precision import Precision
+from matsci_hpc.training.run_folder import RunFolder
+from matsci_hpc.training.run_state import RunState
+from matsci_hpc.training.tasks import Task, build_tasks
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything a rank trains with."""
+
+    config: TrainConfig
+    config_text: str
+    folder: RunFolder
+    comm: Communicator
+    collection: Collection
+    held_out: NDArray[np.int64]
+    tasks: list[Task]
+    model: Model
+    optimizer: torch.optim.AdamW
+    precision: Precision
+    state: RunState
+
+
+def build_run(config: TrainConfig, collection: Collection, comm: Communicator) -> Run:
+    """Build the run from its seed.
+
+    Raises:
+        UserInputError: targets or splits do not fit the data.
+    """
+    precision = Precision(config.precision)
+    held_out = _held_out(config, collection)
+    tasks = build_tasks(config, collection)
+    torch.manual_seed(config.seed)
+    model = build_model(
+        config.model,
+        {task.name: task.spec for task in tasks},
+        collection.cutoff,
+        {task.name: task.scaling for task in tasks},
+    ).to(dtype=precision.dtype)
+    return Run(
+        config=config,
+        config_text=dump_config(config),
+        folder=RunFolder(config.run_dir),
+        comm=comm,
+        collection=collection,
+        held_out=held_out,
+        tasks=tasks,
+        model=model,
+        optimizer=build_optimizer(config.optimizer, model),
+        precision=precision,
+        state=RunState(data=[each.manifest.fingerprint for each in collection.datasets]),
+    )
+
+
+def limit_threads() -> None:
+    """Share the cores of the node among its ranks, unless OMP_NUM_THREADS or the launcher's binding did."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    cores = len(os.sched_getaffinity(0))
+    ranks_here = discover(os.environ).local_size or 1
+    bound = cores < (os.cpu_count() or cores)
+    torch.set_num_threads(cores if bound else max(1, cores // ranks_here))
+
+
+def resume(run: Run) -> None:
+    """Go on from the newest usable checkpoint, if there is one; collective.
+
+    Rank 0 chooses and all load, so that all start from the same step; then rank 0's parameters become everybody's,
+    since processors of different kinds may round the first ones differently.
+
+    Raises:
+        UserInputError: the checkpoint does not fit the model or the data.
+    """
+    chosen = on_first(run.comm, lambda: _choose(run.folder.checkpoints))
+    if chosen is not None:
+        data = run.state.data
+        run.state = on_every(run.comm, lambda: load_checkpoint(Path(chosen), run.model, run.optimizer))
+        if run.state.data != data:
+            raise UserInputError(
+                f"{chosen}: was trained on other data: the data sets were prepared anew since; use another run_dir"
+            )
+        if run.state.step > run.config.steps:
+            raise UserInputError(
+                f"steps: {run.config.steps:,}, but {run.config.run_dir} has taken {run.state.step:,}: set steps to "
+                f"{run.state.step} to end it there, or choose another run_dir"
+            )
+    with torch.no_grad():
+        for parameter in run.model.parameters():
+            run.comm.broadcast(parameter)
+
+
+def _choose(checkpoints: Path) -> str | None:
+    """The newest checkpoint that holds what was saved; damaged ones are said."""
+    chosen, faults = newest_usable(checkpoints)
+    instead = "falling back to the checkpoint before it" if chosen else "none is left, starting from the first step"
+    for fault in faults:
+        print(f"matsci-hpc: warning: {fault}; {instead}", file=sys.stderr, flush=True)
+    return str(chosen) if chosen else None
+
+
+def _held_out(config: TrainConfig, collection: Collection) -> NDArray[np.int64]:
+    """Samples held out, none if the config wants none."""
+    if config.data.held_out is None:
+        return np.empty(0, dtype=np.int64)
+    if config.data.held_out == config.data.split:
+        raise UserInputError(
+            f"data.held_out: {config.data.split!r} is trained on; name another split, or null for none"
+        )
+    try:
+        return collection.in_split(config.data.held_out)
+    except UserInputError as error:
+        raise UserInputError(f"data.held_out: {error}; name one of these, or null to hold out nothing") from None
