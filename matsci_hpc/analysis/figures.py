@@ -1,0 +1,294 @@
+"""Which figures a run report shows, and what they show."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from matsci_hpc.analysis.plotting import (
+    AXIS,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    PURPLE,
+    VERMILION,
+    Line,
+    any_value,
+    empty_figure,
+    label,
+    line_figure,
+    rounded,
+    smoothed,
+    smoothing_window,
+    span_steps,
+    spans_decade,
+    thinned,
+    with_smooth,
+)
+from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number
+from matsci_hpc.analysis.words import BASELINE_OF, LOWER_IS_BETTER, MEASURES, number, percent
+
+TIME_PARTS = {
+    "compute_time_s": ("compute", BLUE),
+    "comm_time_s": ("communication", ORANGE),
+    "data_time_s": ("waiting for data", VERMILION),
+    "optimizer_time_s": ("optimiser", GREEN),
+    "other_time_s": ("other", GREY),
+}
+"""Where a step's time goes: label and colour of each key."""
+
+TRAINING, HELD_OUT, SPEED = "Training", "Held-out data", "Speed and balance"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the report with the words around it."""
+
+    section: str
+    title: str
+    caption: str
+    figure: Record
+    wide: bool = False
+    height: int = 280
+
+
+def charts(run: Run) -> list[Chart]:
+    """Every chart that the records of a run can fill, in reading order."""
+    steps = [int(line["step"]) for line in run.steps]
+    made = [
+        _loss(run, steps),
+        _target_losses(run, steps),
+        _learning_rate(run, steps),
+        _gradient_norm(run, steps),
+        *_held_out(run),
+        *_per_class(run),
+        _time_parts(run, steps),
+        _throughput(run, steps, "graphs"),
+        _throughput(run, steps, "edges"),
+        _imbalance(run, steps),
+        _memory(run, steps),
+    ]
+    return [chart for chart in made if chart is not None]
+
+
+def held_out_splits(run: Run) -> list[str]:
+    """Evaluated splits, the config's held-out split first."""
+    found = list(dict.fromkeys(str(line.get("split", "")) for line in run.evaluations))
+    first = as_mapping(run.config.get("data")).get("held_out", "val")
+    return sorted(found, key=lambda split: split != first)
+
+
+def metric(evaluation: Record, target: str, key: str) -> Any:
+    """One entry of the metrics of one target, None where it is missing."""
+    return as_mapping(as_mapping(evaluation.get("metrics")).get(target)).get(key)
+
+
+def main_measures(run: Run) -> dict[str, str]:
+    """The metric that stands for each target: an error in its unit, or how often it is right."""
+    found: dict[str, str] = {}
+    for line in run.evaluations:
+        for target, metrics in as_mapping(line.get("metrics")).items():
+            known = as_mapping(metrics)
+            keys = ("mae", "accuracy", "f1", "loss")
+            key = next((key for key in keys if as_number(known.get(key)) is not None), None)
+            if key:
+                found[target] = key
+    return found
+
+
+def _over_evaluations(run: Run, split: str, pick: Callable[[Record], Any]) -> tuple[list[int], list[float | None]]:
+    lines = [line for line in run.evaluations if str(line.get("split", "")) == split]
+    return [int(line["step"]) for line in lines], [as_number(pick(line)) for line in lines]
+
+
+def _loss(run: Run, steps: list[int]) -> Chart | None:
+    values = run.series("loss")
+    lines = with_smooth("training", steps, values) if any_value(values) else []
+    for color, split in zip((VERMILION, GREEN, PURPLE), held_out_splits(run), strict=False):
+        x, y = _over_evaluations(run, split, lambda line: line.get("loss"))
+        if any_value(y):
+            lines.append(Line(f"held out ({split})", x, y, color, "points"))
+    if not lines:
+        return None
+    log = spans_decade(value for line in lines for value in line.y)
+    caption = "The sum over targets that training lowers" + ("; log scale" if log else "")
+    figure = line_figure(lines, restarts=run.restarts, log=log)
+    return Chart(TRAINING, "Loss", caption, figure, wide=True, height=360)
+
+
+def _target_losses(run: Run, steps: list[int]) -> Chart | None:
+    names = list(dict.fromkeys(name for line in run.steps for name in as_mapping(line.get("losses"))))
+    if len(names) < 2:
+        return None
+    window = smoothing_window(len(steps))
+    lines = []
+    for index, name in enumerate(names):
+        values = [as_number(as_mapping(line.get("losses")).get(name)) for line in run.steps]
+        lines.append(Line(name, steps, smoothed(values, window), PALETTE[index % len(PALETTE)]))
+    log = spans_decade(value for line in lines for value in line.y)
+    caption = f"Training loss, mean of {window} lines" + ("; log scale" if log else "")
+    figure = line_figure(lines, restarts=run.restarts, log=log)
+    return Chart(TRAINING, "Loss of each target", caption, figure, wide=True, height=300)
+
+
+def _learning_rate(run: Run, steps: list[int]) -> Chart | None:
+    values = run.series("lr")
+    if not any_value(values):
+        return None
+    figure = line_figure([Line("learning rate", steps, values)], restarts=run.restarts, from_zero=True)
+    figure["layout"]["yaxis"]["exponentformat"] = "power"
+    return Chart(TRAINING, "Learning rate", "Warm-up, scaling and decay included", figure)
+
+
+def _gradient_norm(run: Run, steps: list[int]) -> Chart | None:
+    values = run.series("grad_norm")
+    if not any_value(values):
+        return None
+    log = spans_decade(values)
+    figure = line_figure(with_smooth("norm", steps, values), restarts=run.restarts, log=log, from_zero=True)
+    return Chart(TRAINING, "Gradient norm", "Over all parameters" + ("; log scale" if log else ""), figure)
+
+
+def _held_out(run: Run) -> list[Chart]:
+    """One chart for each target: its main metric, and where no learning would stand."""
+    found = []
+    for target, key in main_measures(run).items():
+        lines = []
+        for color, split in zip((BLUE, GREEN, PURPLE), held_out_splits(run), strict=False):
+            x, y = _over_evaluations(run, split, lambda line: metric(line, target, key))  # noqa: B023 - called at once
+            lines.append(Line(split or "held out", x, y, color, "connected"))
+            x, y = _over_evaluations(run, split, lambda line: metric(line, target, BASELINE_OF.get(key, "")))  # noqa: B023
+            if any_value(y):
+                lines.append(Line("without learning", x, y, GREY, "baseline"))
+        unit = next((unit for line in run.evaluations if (unit := metric(line, target, "unit"))), "")
+        measure = MEASURES[key].capitalize() if key != "f1" else MEASURES[key]
+        better = "lower" if key in LOWER_IS_BETTER else "higher"
+        figure = line_figure([line for line in lines if any_value(line.y)], restarts=run.restarts, from_zero=True)
+        if key == "accuracy":
+            figure["layout"]["yaxis"]["tickformat"] = ".0%"
+        caption = f"{measure}{f' in {unit}' if unit else ''}; {better} is better"
+        found.append(Chart(HELD_OUT, target, caption, figure))
+    return found
+
+
+def _per_class(run: Run) -> list[Chart]:
+    latest = next((line for line in reversed(run.evaluations) if as_mapping(line.get("per_class"))), None)
+    if latest is None:
+        return []
+    found = []
+    for target, classes in latest["per_class"].items():
+        rows = [
+            (name, accuracy, as_number(as_mapping(result).get("count")))
+            for name, result in as_mapping(classes).items()
+            if (accuracy := as_number(as_mapping(result).get("accuracy"))) is not None
+        ]
+        rows.sort(key=lambda row: row[1])
+        if rows:
+            caption = f"{target}: how much of each class is named right, at step {number(latest['step'])}"
+            height = 60 + 20 * len(rows)
+            chart = Chart(HELD_OUT, "Accuracy by class", caption, _class_bars(rows), wide=True, height=height)
+            found.append(chart)
+    return found
+
+
+def _class_bars(rows: list[tuple[str, float, float | None]]) -> Record:
+    figure = empty_figure()
+    # Bars stand at numbers, not at names: plotly would merge the bars of names that are equal once shortened.
+    places = list(range(len(rows)))
+    figure["data"] = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": [rounded(accuracy) for _, accuracy, _ in rows],
+            "y": places,
+            "marker": {"color": BLUE},
+            "text": [percent(accuracy) for _, accuracy, _ in rows],
+            "textposition": "outside",
+            "textfont": {"size": 11},
+            "cliponaxis": False,
+            "hovertext": [f"{label(name)}: {percent(right)} of {number(count)} right" for name, right, count in rows],
+            "hoverinfo": "text",
+        }
+    ]
+    figure["layout"] |= {
+        "hovermode": "closest",
+        "bargap": 0.3,
+        "xaxis": {**AXIS, "range": [0, 1.1], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]},
+        "yaxis": {
+            "tickvals": places,
+            "ticktext": [f"{label(name)} " for name, _, _ in rows],
+            "tickfont": {"size": 11},
+            "range": [-0.6, len(rows) - 0.4],
+            "automargin": True,
+            "showgrid": False,
+            "zeroline": False,
+        },
+    }
+    return figure
+
+
+def _time_parts(run: Run, steps: list[int]) -> Chart | None:
+    figure = empty_figure(restarts=run.restarts, legend=True)
+    total_ms = [0.0] * len(steps)
+    for key, (name, color) in TIME_PARTS.items():
+        values_ms = [None if value is None else 1e3 * value for value in run.series(key)]
+        if not any_value(values_ms):
+            continue
+        total_ms = [before + (value or 0.0) for before, value in zip(total_ms, values_ms, strict=True)]
+        x, y = thinned(steps, values_ms)
+        trace: Record = {"name": name, "x": x, "y": y, "hovertemplate": "%{y:.3g} ms"}
+        if len(x) < 3:
+            trace |= {"type": "bar", "marker": {"color": color}}
+        else:
+            trace |= {"type": "scatter", "mode": "lines", "stackgroup": "parts", "fillcolor": color}
+            trace |= {"line": {"width": 0.5, "color": color}}
+        figure["data"].append(trace)
+    if not figure["data"]:
+        return None
+    figure["layout"]["barmode"] = "stack"
+    if len(steps) >= 3:
+        span_steps(figure, steps[-1])
+    caption = "Milliseconds of a step, mean over ranks"
+    # The first steps of a life (allocation, kernel choice) can be a hundred times slower than the rest.
+    if len(total_ms) >= 10 and max(total_ms) > 4 * median(total_ms) > 0:
+        top = 1.5 * sorted(total_ms)[int(0.95 * (len(total_ms) - 1))]
+        if top < max(total_ms):
+            figure["layout"]["yaxis"]["range"] = [0, top]
+            caption += f"; the axis is cut, the slowest step took {number(max(total_ms), 3)} ms"
+    return Chart(SPEED, "Where a step's time goes", caption, figure, wide=True, height=320)
+
+
+def _throughput(run: Run, steps: list[int], what: str) -> Chart | None:
+    values = run.series(f"{what}_per_s")
+    if not any_value(values):
+        return None
+    figure = line_figure(with_smooth(what, steps, values), restarts=run.restarts, from_zero=True)
+    return Chart(SPEED, f"{what.capitalize()} per second", "All ranks together, by the clock on the wall", figure)
+
+
+def _imbalance(run: Run, steps: list[int]) -> Chart | None:
+    ratio = [
+        slowest / average if slowest is not None and average else None
+        for slowest, average in zip(run.series("step_time_s"), run.series("step_time_mean_s"), strict=True)
+    ]
+    found = [
+        Line("step time", steps, ratio, VERMILION),
+        Line("predicted cost", steps, run.series("cost_imbalance"), BLUE),
+    ]
+    lines = [line for line in found if any_value(line.y)]
+    if not lines:
+        return None
+    caption = "Largest over mean of the ranks; 1 is perfect balance"
+    figure = line_figure(lines, restarts=run.restarts)
+    figure["layout"]["yaxis"]["autorangeoptions"] = {"include": 1}
+    return Chart(SPEED, "Load imbalance", caption, figure)
+
+
+def _memory(run: Run, steps: list[int]) -> Chart | None:
+    values_gb = [None if value is None else value / 1e9 for value in run.series("memory_bytes")]
+    if not any_value(values_gb):
+        return None
+    figure = line_figure([Line("memory", steps, values_gb, PURPLE)], restarts=run.restarts, from_zero=True)
+    return Chart(SPEED, "Memory", "GB in the largest rank, without mapped shards, which ranks share", figure)

@@ -1,0 +1,1 @@
+"""The config tree, one module per verb, and how it is read from YAML."""

@@ -1,0 +1,270 @@
+"""The config of `matsci-hpc train`."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from matsci_hpc.config.base import Folder, Section
+
+Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class DataSet(Section):
+    """A data set and how much of it an epoch holds."""
+
+    path: Path
+    """Folder of the data set."""
+    weight: Annotated[float, Field(ge=1e-9, le=1e9)] | None = None
+    """Share of the samples of an epoch that come from here, against the weights of the other data sets. The epoch is as
+    short as it can be with no data set cut, so those of a large weight for their size stand in it several times."""
+    repeat: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
+    """How often each sample stands in an epoch. With 2.5, twice, and half of them once more, the others the epoch
+    after; with 0.1, a tenth of the data set, another one each epoch."""
+
+
+class Staging(Section):
+    """Where the shards are read during a run. Every shard of the data sets is staged, whichever split is used."""
+
+    where: Literal["none", "local", "shared"] = "none"
+    """`none` maps the shards where they lie; `local` copies them to a disk of each node first; `shared` loads one copy
+    into the memory of each node, for its ranks together (ranks started by MPI). Both compare every checksum."""
+    folder: Path | None = None
+    """With `local`: the disk. By default the first of $SLURM_TMPDIR, $TMPDIR and /tmp. The copy stays for the next run;
+    nothing removes it but the node's own clean-up."""
+
+
+class Data(Section):
+    """Which samples are learned and which are held out."""
+
+    train: list[Path | DataSet] = Field(min_length=1)
+    """Data sets to train on: paths, or {path: P, weight: W}, or {path: P, repeat: R}. With a path alone, each sample
+    stands in an epoch once."""
+    temperature: Annotated[float, Field(ge=0.1)] | None = None
+    """Instead of weights: a data set of n samples weighs n^(1/T). 1 takes them as they are, larger values give small
+    data sets a larger share, up to equal shares."""
+    block: PositiveInt = 1
+    """So many samples that lie together on disk are drawn together; 1 is a full shuffle. Blocks read faster from a disk
+    that is slow at random; keep them small next to the global batch, or its samples are too much alike."""
+    split: str = "train"
+    """Split of these data sets that is trained on."""
+    held_out: str | None = "val"
+    """Split of the same data sets that is evaluated and never trained on; null for no evaluation."""
+    staging: Staging = Staging()
+
+    @property
+    def entries(self) -> list[DataSet]:
+        """The data sets, all in the long form."""
+        return [each if isinstance(each, DataSet) else DataSet(path=each) for each in self.train]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Folders of the data sets."""
+        return [each.path for each in self.entries]
+
+    @model_validator(mode="after")
+    def _one_rule_for_the_mixture(self) -> Self:
+        weights = [each.path for each in self.entries if each.weight is not None]
+        repeats = [each.path for each in self.entries if each.repeat is not None]
+        if weights and repeats:
+            raise ValueError(f"{weights[0]} has a weight and {repeats[0]} a repeat; give weights or repeats, not both")
+        if self.temperature is not None and (weights or repeats):
+            kind = "weight" if weights else "repeat"
+            raise ValueError(f"temperature decides how much of each data set an epoch holds, so leave out {kind}")
+        if weights and len(weights) < len(self.train):
+            bare = next(each.path for each in self.entries if each.weight is None)
+            raise ValueError(f"{bare} has no weight; give one to every data set or to none")
+        return self
+
+
+class Oversized(Section):
+    """Samples that are too large to train on, for memory or for balance."""
+
+    cost: PositiveFloat
+    """Samples of a higher predicted cost (edges + 30 atoms) are oversized."""
+    policy: Literal["error", "keep", "skip"] = "error"
+    """`error` names them and trains nothing; `keep` trains on them and warns; `skip` leaves them out of every epoch and
+    lists them in the run."""
+
+
+class Batch(Section):
+    """The global batch: what all ranks together learn from in one step. Give `graphs` or `cost`."""
+
+    graphs: PositiveInt | None = None
+    """Number of samples over all ranks, not per rank."""
+    cost: PositiveFloat | None = None
+    """Instead of a number of samples: as many as come near this predicted cost (edges + 30 atoms, over all ranks) and
+    do not pass it, so that steps take equally long. A single sample above it makes a step of its own."""
+    grouping: Literal["auto", "none", "similar"] = "auto"
+    """Train large samples in steps with others of about their size, so that no rank waits for the one that got the
+    largest. `auto` does so from 32 ranks on if the ranks would idle otherwise, and for as few samples as that takes;
+    `none` draws every step at random; `similar` groups at any number of ranks."""
+    group_above: PositiveFloat | None = None
+    """With `similar`: predicted cost above which samples are grouped; left out, it is chosen as by `auto`."""
+    oversized: Oversized | None = None
+    """What to do with samples that are too large; left out, none is."""
+    micro_batches: PositiveInt = 1
+    """Parts that a rank computes one after the other in a step, which takes less memory and learns the same."""
+    micro_cost: PositiveFloat | None = None
+    """Most predicted cost that a rank computes at once; as many more parts are made as that takes."""
+
+    @model_validator(mode="after")
+    def _graphs_or_cost(self) -> Self:
+        if (self.graphs is None) == (self.cost is None):
+            raise ValueError("give either graphs or cost" + ("" if self.graphs is None else ", not both"))
+        if self.group_above is not None and self.grouping != "similar":
+            raise ValueError(f"group_above needs grouping: similar, not {self.grouping}")
+        return self
+
+
+class Balance(Section):
+    """How a step is divided over the ranks. It changes who computes what, never what is learned."""
+
+    fit: bool = False
+    """Fit the cost of an atom against that of an edge to the times of the steps, and divide by it from the next epoch
+    on. Otherwise an atom costs as much as 30 edges."""
+    speeds: list[PositiveFloat] | None = Field(default=None, min_length=1)
+    """Speed of each rank against the others, for a job of unequal nodes: with [4, 4, 1] the first two ranks get four
+    times as much as the third. Left out, all are equally fast."""
+
+
+class Parallel(Section):
+    """How ranks talk to each other."""
+
+    backend: Literal["auto", "none", "gloo"] = "auto"
+    """`auto` takes none for one rank and gloo for several."""
+    timeout_s: PositiveFloat = 60.0
+    """A rank without progress (part of a step, batch of an evaluation) counts as hung, and the job is over within this
+    time: to leave time for that, the rank itself ends after 70 % of it."""
+    startup_timeout_s: PositiveFloat = 300.0
+    """The same until the first step: meeting the others, opening the data, building the model."""
+
+
+class RadialBasis(Section):
+    """Gaussian expansion of the distance, as extra input of the edge network."""
+
+    count: NonNegativeInt = 0
+    """Gaussians up to the cutoff; 0 uses the squared distance alone, as in the original E(n)-GNN."""
+
+
+class Model(Section):
+    """The encoder. Defaults are the published pretraining settings."""
+
+    name: Literal["egnn"] = "egnn"
+    layers: PositiveInt = 5
+    width: PositiveInt = 32
+    """Features of an atom."""
+    message_width: PositiveInt = 128
+    """Features of a message along an edge."""
+    position_width: PositiveInt = 64
+    """Hidden width of the network that moves atoms."""
+    update_positions: bool = True
+    """Let each layer move the atoms (the equivariant part); off is faster and still invariant."""
+    envelope: bool = False
+    """Fade messages to zero at the cutoff, so that outputs change smoothly as atoms cross it."""
+    radial_basis: RadialBasis = RadialBasis()
+    readout: Literal["sum", "mean"] = "sum"
+    """How atoms make a graph: sum for extensive and counting tasks, mean for intensive properties."""
+    embedding_width: PositiveInt = 128
+    """Features of a graph, the input of every head."""
+    head_layers: PositiveInt = 2
+
+
+class Target(Section):
+    """How one target is learned."""
+
+    weight: PositiveFloat = 1.0
+    """Factor of its loss in the sum."""
+    loss: Literal["auto", "mse", "mae", "huber"] = "auto"
+    """For regression; `auto` is huber. Others use the (binary) cross-entropy of their kind."""
+
+
+class Optimizer(Section):
+    """AdamW."""
+
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate at `base_batch`."""
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 1e-2
+    clip_norm: PositiveFloat | None = None
+    """Gradients with a larger global norm are scaled down to it."""
+
+
+class Schedule(Section):
+    """The learning rate over the run."""
+
+    scaling: Literal["none", "sqrt", "linear"] = "none"
+    """How the learning rate grows with the global batch over `base_batch`."""
+    base_batch: PositiveInt = 32
+    warmup_steps: NonNegativeInt = 0
+    """Linear rise from zero."""
+    decay: Literal["constant", "cosine", "exponential"] = "cosine"
+    final_fraction: float = Field(gt=0.0, le=1.0, default=0.01)
+    """Learning rate at the last step, as a fraction of the peak."""
+
+
+class Checkpoint(Section):
+    """What survives a stop."""
+
+    every_steps: PositiveInt = 200
+    keep: PositiveInt = 3
+    """Newest checkpoints kept; the best one is kept besides."""
+    timeout_s: PositiveFloat = 600.0
+    """A file system that takes nothing for so long while a rank waits for it is taken for hung and ends the job."""
+
+
+class NonFinite(Section):
+    """What happens when a loss or gradient is NaN or infinite."""
+
+    policy: Literal["stop", "skip"] = "stop"
+    """`stop` writes what led to it to RUN_DIR/nonfinite and ends the run; `skip` leaves the parameters as they are and
+    goes on with the next step."""
+    limit: PositiveInt = 10
+    """So many skipped steps in a row end the run all the same."""
+
+
+class Evaluate(Section):
+    """Held-out metrics during the run."""
+
+    every_steps: PositiveInt = 250
+    """A last evaluation always follows the last step."""
+
+
+class TrainConfig(Section):
+    """One training run: pretraining, fine-tuning and multi-task runs are configs of it."""
+
+    run_dir: Folder
+    seed: int = Field(ge=0, lt=2**63, default=0)
+    """Of the parameters and the order of the samples."""
+    data: Data
+    steps: PositiveInt
+    """Optimiser steps of the whole run."""
+    max_time_s: PositiveFloat | None = None
+    """Stop cleanly, with a checkpoint, when this life of the run has trained for so long."""
+    batch: Batch
+    balance: Balance = Balance()
+    targets: dict[str, Target] = Field(default_factory=dict)
+    """Targets to learn, by name; empty = every target of the data sets."""
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    parallel: Parallel = Parallel()
+    precision: Literal["float32", "float64", "bf16"] = "float32"
+    checkpoint: Checkpoint = Checkpoint()
+    evaluate: Evaluate = Evaluate()
+    nonfinite: NonFinite = NonFinite()
+    log_every: PositiveInt = 10
+    """Steps between lines in metrics.jsonl."""
+    record_samples: bool = False
+    """Write to RUN_DIR/samples which samples each rank trains on in each step; a line per rank and step. The numbers
+    count the samples of all data sets from 0, in the order of `data.train` and of the index, one data set after the
+    other."""
+
+    @model_validator(mode="after")
+    def _scaling_needs_a_count(self) -> Self:
+        if self.schedule.scaling != "none" and self.batch.graphs is None:
+            raise ValueError(
+                f"schedule.scaling: {self.schedule.scaling} needs batch.graphs; with batch.cost set it to none"
+            )
+        return self

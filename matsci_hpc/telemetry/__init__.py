@@ -1,0 +1,1 @@
+"""What a run records: step timing, hardware, provenance."""
