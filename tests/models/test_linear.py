@@ -1,0 +1,40 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from matsci_hpc.models.linear import Linear, linear
+
+
+def operands(rows, inputs, outputs):
+    generator = torch.Generator().manual_seed(3)
+    wide = torch.randn(outputs, inputs + 2, generator=generator)
+    return (
+        torch.randn(rows, inputs, generator=generator).requires_grad_(),
+        wide[:, :inputs].requires_grad_(),  # rows that are not contiguous, as those of a split layer
+        torch.randn(outputs, generator=generator).requires_grad_(),
+    )
+
+
+@pytest.mark.parametrize("sizes", [(7, 5, 3), (1, 4, 1), (64, 33, 1), (0, 5, 3)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_same_as_torch_with_first_and_second_derivatives(sizes, with_bias):
+    def numbers(function):
+        x, weight, bias = operands(*sizes)
+        result = function(x, weight, bias if with_bias else None)
+        grads = torch.autograd.grad((result**2).sum(), (x, weight), create_graph=True)
+        second = torch.autograd.grad(sum((g**2).sum() for g in grads), (x, weight))
+        return [result, *grads, *second]
+
+    torch.testing.assert_close(numbers(linear), numbers(functional.linear), rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_is_left_to_torch():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Linear(4, 2)(torch.ones(3, 4)).dtype == torch.bfloat16
+
+
+def test_only_wanted_gradients():
+    x, weight, bias = operands(6, 4, 2)
+    linear(x.detach(), weight, bias).sum().backward()
+    assert x.grad is None
+    torch.testing.assert_close(bias.grad, torch.full((2,), 6.0))

@@ -1,0 +1,82 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from crystal_data import prepare_crystals
+from ranks import run_ranks
+
+CONFIG = """\
+run_dir: {run_dir}
+seed: 7
+data: {{train: [{data}]}}
+steps: 20
+batch: {{graphs: 7}}
+model: {{layers: 2, width: 8, message_width: 12, position_width: 8, embedding_width: 10, readout: mean}}
+optimizer: {{lr: 3.0e-3, clip_norm: 5.0}}
+schedule: {{warmup_steps: 3}}
+evaluate: {{every_steps: 8}}
+checkpoint: {{every_steps: 5, keep: 10}}
+precision: float64
+log_every: 1
+"""
+
+
+@pytest.fixture(scope="session")
+def crystals(tmp_path_factory) -> Path:
+    """60 crystals of 1 to 14 atoms with four kinds of targets, one of them often absent."""
+    return prepare_crystals(tmp_path_factory.mktemp("crystals"))
+
+
+@pytest.fixture(scope="session")
+def config(crystals, tmp_path_factory) -> Path:
+    """The config that all of these runs share; each overrides run_dir."""
+    path = tmp_path_factory.mktemp("config") / "train.yaml"
+    path.write_text(CONFIG.format(run_dir="unused", data=crystals))
+    return path
+
+
+@pytest.fixture(scope="session")
+def train_in(config) -> Callable[..., Path]:
+    """Train on real ranks: train_in(folder, ranks, overrides...) gives the folder."""
+
+    def run(folder: Path, ranks: int, *overrides: str) -> Path:
+        result = run_ranks(ranks, "train", config, f"run_dir={folder}", *overrides)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return folder
+
+    return run
+
+
+@pytest.fixture
+def train(train_in, tmp_path) -> Callable[..., Path]:
+    """The same in a folder of this test, by name."""
+    return lambda name, ranks, *overrides: train_in(tmp_path / name, ranks, *overrides)
+
+
+@pytest.fixture(scope="session")
+def whole(train_in, tmp_path_factory) -> Callable[[int], Path]:
+    """The uninterrupted run of 20 steps on so many ranks, made once; not to be changed."""
+    made: dict[int, Path] = {}
+
+    def run(ranks: int) -> Path:
+        if ranks not in made:
+            made[ranks] = train_in(tmp_path_factory.mktemp("whole") / f"on{ranks}", ranks)
+        return made[ranks]
+
+    return run
+
+
+@pytest.fixture
+def copy_of_whole(whole, tmp_path) -> Callable[[int], Path]:
+    """A copy of it, to be damaged."""
+    return lambda ranks: Path(shutil.copytree(whole(ranks), tmp_path / f"copy{ranks}"))
+
+
+@pytest.fixture
+def lines() -> Callable[..., list[dict]]:
+    """Records of a run: lines(folder, "metrics" or "evaluations")."""
+    return lambda folder, name="metrics": [
+        json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()
+    ]

@@ -1,0 +1,83 @@
+"""A loss that is not finite: which rank it came from, what is left for looking into it, and going on without it."""
+
+import json
+import re
+import sys
+
+import pytest
+import torch
+from ranks import mpirun, run_command
+from safetensors.torch import load_file
+
+from matsci_hpc.config.train import Schedule
+from matsci_hpc.training.optimization import learning_rate
+
+pytestmark = pytest.mark.mpi
+# In the steps listed, the targets of one rank's batch are not numbers.
+WRAPPER = """\
+import os
+from matsci_hpc import cli
+from matsci_hpc.training import loop
+original = loop.Trainer._backward
+def corrupted(self, work):
+    if work.cursor.step + 1 in {steps} and os.environ["OMPI_COMM_WORLD_RANK"] == "1":
+        work.batches[0].targets["gap"][:] = float("nan")
+        work.batches[0].present["gap"][:] = True
+    return original(self, work)
+loop.Trainer._backward = corrupted
+cli.main()
+"""
+
+
+@pytest.fixture
+def corrupted_run(config, tmp_path):
+    def run(steps: set[int], *overrides: str):
+        program = tmp_path / "corrupted.py"
+        program.write_text(WRAPPER.format(steps=steps))
+        words = [program, "train", config, f"run_dir={tmp_path / 'run'}", "steps=10", *overrides]
+        return tmp_path / "run", run_command(mpirun(3, sys.executable, *words))
+
+    return run
+
+
+def test_stop_names_the_rank_and_leaves_what_led_to_it(corrupted_run):
+    run, result = corrupted_run({5}, "checkpoint.every_steps=4", "evaluate.every_steps=100")
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("matsci-hpc: error") == 1
+    assert "step 5: the loss" in result.stderr
+    assert "not finite, by the loss of rank 1; see" in result.stderr
+    assert "the checkpoint of step 4 is kept" in result.stderr
+    dump = run / "nonfinite" / "step-000005"
+    ranks = [json.loads((dump / f"rank-0000{rank}.json").read_text()) for rank in range(3)]
+    assert [each["losses"]["gap"] == "nan" for each in ranks] == [False, True, False]
+    assert ["nan" in each["gradient_norms"].values() for each in ranks] == [False, True, False]
+    numbers = [sample["number"] for each in ranks for sample in each["samples"]]
+    assert len(set(numbers)) == len(numbers) == 7
+    assert all(re.search(r"/shard-\d{5}\.h5 row \d+ \(\S+\)$", s["name"]) for each in ranks for s in each["samples"])
+    assert json.loads((dump / "step.json").read_text())["lr"] == pytest.approx(
+        learning_rate(4, 10, 3e-3, Schedule(warmup_steps=3), 7)
+    )
+    saved = load_file(run / "checkpoints" / "step-000004" / "model.safetensors")
+    for name, value in load_file(dump / "model.safetensors").items():
+        assert torch.equal(saved[name], value)
+
+
+def test_skip_leaves_parameters_and_optimizer_alone_and_counts(corrupted_run, lines):
+    words = ("nonfinite.policy=skip", "checkpoint.every_steps=1", "evaluate.every_steps=100")
+    run, result = corrupted_run({4, 5}, *words)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("by the loss of rank 1; the step is skipped") == 2
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        three, five, six = (load_file(run / "checkpoints" / f"step-{step:06d}" / file) for step in (3, 5, 6))
+        assert all(torch.equal(three[name], five[name]) for name in three)
+        assert not all(torch.equal(five[name], six[name]) for name in five)
+    assert [line["skipped_steps"] for line in lines(run)] == [0, 0, 0, 1, 2, 2, 2, 2, 2, 2]
+    assert [line["loss"] is None for line in lines(run)] == [step in {4, 5} for step in range(1, 11)]
+
+
+def test_too_many_skipped_steps_in_a_row_end_the_run(corrupted_run):
+    run, result = corrupted_run({2, 4, 5, 6}, "nonfinite={policy: skip, limit: 3}")
+    assert result.returncode == 2, result.stderr
+    assert "step 6: the loss" in result.stderr
+    assert "3 steps in a row were skipped" in result.stderr
+    assert (run / "nonfinite" / "step-000006" / "rank-00002.json").exists()
