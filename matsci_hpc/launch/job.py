@@ -1,125 +1,164 @@
-"""What is to be run, where and on how much of it, before any scheduler is involved."""
+"""What is to be run, and on how much of a machine, before any scheduler is involved."""
 
-import os
-import sys
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from matsci_hpc.config.loading import load_config, read_yaml
-from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.config.train import TrainConfig
-from matsci_hpc.errors import UserInputError
-from matsci_hpc.launch.sites import Site
+Verb = Literal["prep", "train", "report"]
 
-Verb = Literal["prep", "train"]
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """Nodes of one kind and what a rank on them gets. A job has one, or several if its nodes are unequal.
+
+    Attributes:
+        kind: name of the kind in the site file; None if there is only one.
+        nodes: how many.
+        ranks_per_node: on each of them.
+        cpus_per_rank, gpus_per_rank: cores and GPUs of a rank.
+        cpus_per_core: CPUs that the scheduler counts for a core.
+        memory: of a node, such as 120G; None leaves it to the scheduler.
+        partition: queue; None leaves it to the scheduler.
+        options: further options of the scheduler.
+        launcher_options: further options of the launcher for these ranks.
+        speed: of a rank here against those of other components.
+    """
+
+    kind: str | None = None
+    nodes: int
+    ranks_per_node: int
+    cpus_per_rank: int = 1
+    cpus_per_core: int = 1
+    gpus_per_rank: int = 0
+    memory: str | None = None
+    partition: str | None = None
+    options: tuple[str, ...] = ()
+    launcher_options: tuple[str, ...] = ()
+    speed: float = 1.0
+
+    @property
+    def ranks(self) -> int:
+        """Ranks on all of these nodes."""
+        return self.nodes * self.ranks_per_node
+
+    @property
+    def counted_cpus_per_rank(self) -> int:
+        """CPUs of a rank as the scheduler counts them, which may be hardware threads."""
+        return self.cpus_per_rank * self.cpus_per_core
+
+
+@dataclass(frozen=True, kw_only=True)
+class Element:
+    """One run of an array of runs that differ in a few keys.
+
+    Attributes:
+        overrides: `key=value` of this run, its run_dir among them.
+        output: its run directory.
+    """
+
+    overrides: tuple[str, ...]
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What another job must have made before this one can begin.
+
+    Attributes:
+        marker: file that is there when it is made.
+        status: where the job that makes it says how it stands.
+    """
+
+    marker: Path
+    status: Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One job. All paths are absolute, so that a script means the same wherever it is submitted from."""
+    """One job. All paths are absolute, so that a script means the same wherever it is submitted from.
+
+    Attributes:
+        name: for people and the scheduler's lists.
+        verb: what each rank runs.
+        config: YAML file of the run; the run directory for a report.
+        overrides: dotted `key=value` pairs.
+        work_dir: where the command runs; relative paths in the config count from here.
+        output: run directory of a training run or report, folder of a data set.
+        reads: data sets and runs that it needs, which other jobs may make first.
+        components: the nodes.
+        time_limit: of one life, HH:MM:SS or D-HH:MM:SS; None leaves it to the queue.
+        python: interpreter of the environment that matsci-hpc is installed in.
+        elements: runs of an array; empty for a single run.
+        needs: what jobs before this one make.
+        has_dependents: other jobs wait for this one.
+        steps: optimiser steps of a training run.
+    """
 
     name: str
     verb: Verb
     config: Path
     overrides: tuple[str, ...] = ()
     work_dir: Path
-    """Where the command runs: relative paths in the config count from here."""
-    run_dir: Path
-    """Where script and log go: the run directory of a training run, the folder above a data set."""
-    nodes: int
-    ranks_per_node: int
-    cpus_per_rank: int = 1
-    gpus_per_rank: int = 0
+    output: Path
+    reads: tuple[Path, ...] = ()
+    components: tuple[Component, ...]
     time_limit: str | None = None
-    """HH:MM:SS or D-HH:MM:SS; None leaves it to the queue."""
-    memory: str | None = None
-    """Per node; None leaves it to the queue."""
     python: Path
-    """Interpreter of the environment that matsci-hpc is installed in."""
+    elements: tuple[Element, ...] = ()
+    needs: tuple[Need, ...] = ()
+    has_dependents: bool = False
+    steps: int | None = None
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of all kinds."""
+        return sum(each.nodes for each in self.components)
 
     @property
     def ranks(self) -> int:
         """Ranks of the whole job."""
-        return self.nodes * self.ranks_per_node
+        return sum(each.ranks for each in self.components)
 
     @property
-    def script(self) -> Path:
-        """Where the batch script is kept. Several data sets may share the folder above them."""
-        return self.run_dir / ("job.sbatch" if self.verb == "train" else f"{self.name}.sbatch")
+    def folder(self) -> Path:
+        """Where script and log go. Data sets have it above them, because a data set holds nothing but itself."""
+        return self.output.parent if self.verb == "prep" else self.output
+
+    @property
+    def stem(self) -> Path:
+        """What the names of the job's own files begin with."""
+        return self.folder / {"prep": self.output.name, "train": "job", "report": "report"}[self.verb]
+
+    @property
+    def status(self) -> Path:
+        """One line by the job script that says how the job stands."""
+        return status_file(self.verb, self.output)
+
+    @property
+    def marker(self) -> Path:
+        """File that is there when the job has done its work."""
+        return self.output / {"prep": "dataset.json", "train": "DONE", "report": "report.html"}[self.verb]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Arguments of `matsci-hpc` on each rank, without those of an array's element."""
+        return (self.verb, str(self.config), *self.overrides)
 
     @property
     def command(self) -> tuple[str, ...]:
         """What each rank runs."""
-        return (str(self.python), "-m", "matsci_hpc", self.verb, str(self.config), *self.overrides)
+        return (str(self.python), "-m", "matsci_hpc", *self.arguments)
 
 
-def describe_job(
-    config: Path,
-    overrides: list[str],
-    site: Site,
-    *,
-    nodes: int | None,
-    ranks: int | None,
-) -> Job:
-    """Decide everything about a job that does not depend on the scheduler.
-
-    Args:
-        config: The YAML file of a data preparation or a training run.
-        overrides: Dotted `key=value` pairs.
-        site: The machine.
-        nodes: Number of nodes; None takes as many as the ranks need.
-        ranks: Ranks of the whole job; None fills the nodes as the site says.
-
-    Raises:
-        UserInputError: The config is wrong or of no known verb, or the numbers do not fit together.
-    """
-    verb, checked = _read(config, overrides)
-    given = checked.run_dir if isinstance(checked, TrainConfig) else checked.out
-    # abspath, not resolve: a link such as /scratch/me may lead elsewhere on a compute node.
-    folder = Path(os.path.abspath(given))  # noqa: PTH100 - Path.absolute keeps `..`
-    nodes, ranks_per_node = _divide(nodes, ranks, site)
-    return Job(
-        name=folder.name or verb,
-        verb=verb,
-        config=Path(os.path.abspath(config)),  # noqa: PTH100
-        overrides=tuple(overrides),
-        work_dir=Path.cwd(),
-        run_dir=folder if verb == "train" else folder.parent,
-        nodes=nodes,
-        ranks_per_node=ranks_per_node,
-        cpus_per_rank=site.cpus_per_rank,
-        gpus_per_rank=site.gpus_per_rank,
-        time_limit=site.time_limit,
-        memory=site.memory,
-        python=Path(sys.executable),
-    )
+def status_file(verb: str, output: Path) -> Path:
+    """Where the job script of a run says how it stands."""
+    if verb == "prep":
+        return output.parent / f"{output.name}.status"
+    return output / ("job.status" if verb == "train" else "report.status")
 
 
-def _read(config: Path, overrides: list[str]) -> tuple[Verb, TrainConfig | PrepConfig]:
-    """The verb that a config is for, and the config, checked now and not after hours in a queue."""
-    keys = read_yaml(config)
-    train, prep = "run_dir" in keys, "out" in keys and "source" in keys
-    if train == prep:
-        raise UserInputError(
-            f"{config}: cannot tell what to run; train has the key `run_dir`, prep has `source` and `out`"
-        )
-    if train:
-        return "train", load_config(TrainConfig, config, overrides)
-    return "prep", load_config(PrepConfig, config, overrides)
-
-
-def _divide(nodes: int | None, ranks: int | None, site: Site) -> tuple[int, int]:
-    """Nodes, and ranks on each of them."""
-    for number, what in ((nodes, "nodes"), (ranks, "ranks")):
-        if number is not None and number < 1:
-            raise UserInputError(f"the number of {what} must be at least 1, not {number}")
-    if site.scheduler == "local" and nodes not in {None, 1}:
-        raise UserInputError(f"this machine is one node, not {nodes}; give the number of ranks, or another site")
-    if ranks is None:
-        return nodes or 1, site.ranks_per_node
-    if nodes is None:
-        nodes = 1 if site.scheduler == "local" else -(-ranks // site.ranks_per_node)
-    if ranks % nodes:
-        raise UserInputError(f"{ranks} ranks cannot be divided evenly over {nodes} nodes")
-    return nodes, ranks // nodes
+def fill(text: str, component: Component) -> str:
+    """Put the numbers of a component in the place of {nodes}, {ranks} and the like."""
+    names = ("nodes", "ranks", "ranks_per_node", "cpus_per_rank", "gpus_per_rank")
+    return re.sub(rf"\{{({'|'.join(names)})\}}", lambda match: str(getattr(component, match[1])), text)

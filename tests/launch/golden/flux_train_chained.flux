@@ -1,0 +1,196 @@
+#!/bin/bash
+# flux: --job-name=demo
+# flux: --nodes=2
+# flux: --nslots=8
+# flux: --cores-per-slot=1
+# flux: --time-limit=14400s
+# flux: --output=/scratch/ada/demo/job.flux.out
+# matsci-hpc VERSION: train demo
+set -euo pipefail
+
+# The script is the first program of a Flux instance of its own, whose attribute `jobid` is the job's number outside.
+job_id=$(flux job id --to=dec "$(flux getattr jobid)")
+output=/scratch/ada/demo
+status_file=/scratch/ada/demo/job.status
+mkdir -p -- "$output"
+# Passed on by the life before this one.
+life=${MATSCI_LIFE:-1}
+first_id=${MATSCI_FIRST:-$job_id}
+waited_for=${MATSCI_WAITED_FOR:-}
+unset MATSCI_LIFE MATSCI_FIRST MATSCI_WAITED_FOR
+# A job that runs again under the same number, after a requeue or the loss of a node, is in its next life.
+if [ -r "$status_file" ]; then
+  said_id='' said_life='' said_state=''
+  read -r said_id said_life said_state _ <"$status_file" || true
+  if [ "$said_id" = "$job_id" ] && [ "$said_state" != queued ] && [[ $said_life =~ ^[0-9]+$ ]]; then
+    life=$((10#$said_life + 1))
+  fi
+fi
+script=/scratch/ada/demo/job.flux
+# Puts the script into the queue again and tells the number of the new job. What is passed on needs no quotes.
+submit_next() { # LIFE WHEN ID
+  local answer
+  answer=$(flux --parent batch --env=MATSCI_LIFE="$1" --env=MATSCI_FIRST="$first_id" --env=MATSCI_WAITED_FOR="$3" \
+    --dependency="$2:$3" "$script") && flux job id --to=dec "$answer"
+}
+
+exec >>/scratch/ada/demo/flux-"$first_id".out 2>&1
+
+# Near its time limit this shell gets USR1. Training sees the file, saves and ends with exit code 0. A STOP that is
+# there already (`set -C`) was somebody's wish, and stays.
+time_is_up=no
+# shellcheck disable=SC2329 # the trap calls it
+on_time_up() {
+  time_is_up=yes
+  (set -C && echo 'time limit' >"$output/STOP") 2>/dev/null || true
+}
+trap on_time_up USR1
+# A STOP of ours that no rank has seen.
+take_back_stop() {
+  if [ -e "$output/STOP" ] && [ "$(head -n 1 -- "$output/STOP")" = 'time limit' ]; then rm -f -- "$output/STOP"; fi
+}
+
+# Nobody warns this shell alone before the time limit, so it sets its own clock. `read` from a pipe that says nothing
+# waits without a `sleep` that would stay behind.
+(read -rt 14280 <> <(:) || kill -USR1 $$) >/dev/null 2>&1 &
+clock_pid=$!
+
+# How the job stands, in one line for `matsci-hpc jobs`: number, life, state.
+say_state() {
+  if printf '%s %s %s\n' "$1" "$2" "$3" >"$status_file.part"; then mv -f -- "$status_file.part" "$status_file" || true; fi
+}
+# What fails before the ranks start, a line of the site above all, ends this shell at once.
+starting=yes
+# shellcheck disable=SC2329 # the trap calls it
+on_exit() {
+  local code=$?
+  kill "$clock_pid" 2>/dev/null || true
+  if ((code != 0)) && [ "$starting" = yes ]; then
+    say_state "$job_id" "$life" "failed: exit code $code before the ranks started"
+  fi
+}
+trap on_exit EXIT
+finish() { # CODE STATE
+  starting=no
+  say_state "$job_id" "$life" "$2"
+  if (($1 != 0)); then echo "$2" >&2; else echo "$2"; fi
+  exit "$1"
+}
+cd -- /home/ada
+nodes=$(flux hostlist --expand instance)
+nodes=${nodes// /$'\n'}
+echo "life $life of job $job_id on ${nodes//$'\n'/ }, $(date -u +%FT%TZ)"
+say_state "$job_id" "$life" running
+max_lives=100
+if ((life > max_lives)); then finish 3 "given up: this is life $life, and the site allows $max_lives"; fi
+
+# What the jobs before this one make.
+marker='/scratch/ada/my data/dataset.json'
+if [ ! -e "$marker" ]; then
+  # What makes it may go on under a new number; then this job queues up again, behind that one. Twice behind the same
+  # job would be for ever.
+  said_id='' said_state=''
+  if [ -r '/scratch/ada/my data.status' ]; then read -r said_id _ said_state _ <'/scratch/ada/my data.status' || true; fi
+  case $said_state in
+    queued | running | again*)
+      if [[ $said_id =~ ^[0-9A-Za-z._-]+$ ]] && [ "$said_id" != "$waited_for" ]; then
+        if next=$(submit_next "$life" afterok "$said_id"); then
+          say_state "$next" "$life" queued
+          echo "$marker is not there yet; job $next waits for job $said_id"
+          exit 0
+        fi
+      fi
+      ;;
+  esac
+  finish 3 "failed: $marker is not there, so what makes it has not finished"
+fi
+marker=/scratch/ada/base/DONE
+if [ ! -e "$marker" ]; then
+  # What makes it may go on under a new number; then this job queues up again, behind that one. Twice behind the same
+  # job would be for ever.
+  said_id='' said_state=''
+  if [ -r /scratch/ada/base/job.status ]; then read -r said_id _ said_state _ </scratch/ada/base/job.status || true; fi
+  case $said_state in
+    queued | running | again*)
+      if [[ $said_id =~ ^[0-9A-Za-z._-]+$ ]] && [ "$said_id" != "$waited_for" ]; then
+        if next=$(submit_next "$life" afterok "$said_id"); then
+          say_state "$next" "$life" queued
+          echo "$marker is not there yet; job $next waits for job $said_id"
+          exit 0
+        fi
+      fi
+      ;;
+  esac
+  finish 3 "failed: $marker is not there, so what makes it has not finished"
+fi
+
+# What a killed life has left is no reason to stop; a STOP of anybody else is.
+if [ "$time_is_up" = no ]; then take_back_stop; fi
+if [ -e "$output/STOP" ] && [ "$time_is_up" = no ]; then
+  rm -f -- "$output/STOP"
+  finish 3 "stopped: by hand, before this life began; submit again to go on"
+fi
+rm -f -- "$output/STOPPED"
+
+# Step of the newest checkpoint, -1 without any. Names with anything but digits are unfinished ones.
+progress() {
+  local newest=-1 path step
+  for path in "$output"/checkpoints/step-*; do
+    step=${path##*/step-}
+    if [[ $step =~ ^[0-9]+$ ]] && ((10#$step > newest)); then newest=$((10#$step)); fi
+  done
+  echo "$newest"
+}
+before=$(progress)
+
+export MALLOC_MMAP_MAX_=0
+export MALLOC_TRIM_THRESHOLD_=17179869184
+export MALLOC_TOP_PAD_=67108864
+export HDF5_USE_FILE_LOCKING=FALSE
+export PYTHONUNBUFFERED=1
+export OMP_PROC_BIND=false
+export KMP_BLOCKTIME=1
+export OMP_NUM_THREADS=1
+export MKL_NUM_THREADS=1
+export MASTER_ADDR="${nodes%%$'\n'*}"
+# Below the ports that the kernel hands out by itself (32768 and up).
+export MASTER_PORT=$((20000 + job_id % 12000))
+
+# By what the ranks were started, by named prefixes: a whole environment holds tokens.
+env | grep -E '^(SLURM_|PBS_|LSB_|FLUX_|PALS_|OMPI_|PMI_|PMIX_|I_MPI_|CCL_|FI_|NCCL_|UCX_|OMP_|KMP_|MKL_|GOMP_|HDF5_|CUDA_|ROCR_|HIP_|ZE_|GLOO_|TORCH_|MALLOC_)' | grep -Ev '^[^=]*(TOKEN|JWT|SECRET|PASSW|CREDENTIAL|KEY|AUTH)' | sort >"${status_file%.status}-$job_id-$life.env" || true
+
+starting=no
+flux run -o exit-on-error -N 2 -n 8 -c 1 -g 0 \
+  /opt/venv/bin/python -m matsci_hpc train /home/ada/runs/demo.yaml &
+# In the background, because bash runs a trap only between commands or in `wait`, which the trap ends early.
+launcher_pid=$!
+while kill -0 "$launcher_pid" 2>/dev/null; do wait "$launcher_pid" || true; done
+code=0
+wait "$launcher_pid" || code=$?
+
+take_back_stop
+if ((code != 0)); then finish "$code" "failed: exit code $code; not started again"; fi
+if [ -e "$output/DONE" ]; then finish 0 "complete"; fi
+reason=
+if [ -e "$output/STOPPED" ]; then reason=$(head -n 1 -- "$output/STOPPED"); fi
+if [ "$reason" = 'by hand' ]; then
+  finish 3 "stopped: by hand; submit again to go on"
+fi
+
+after=$(progress)
+# A life that was ended long before its limit had no chance, which is no fault of the run.
+cut_short=no
+if { [ "$time_is_up" = yes ] || [[ $reason == signal* ]]; } && ((SECONDS < 14190)); then cut_short=yes; fi
+if ((after <= before)) && [ "$cut_short" = no ]; then
+  finish 3 "given up: no new checkpoint in this life (newest step $after); allow more time or save more often"
+fi
+where="step $after"
+if ((after < 0)); then where="the start"; fi
+if ((life >= max_lives)); then finish 3 "given up: after $life lives, at $where"; fi
+echo "stopped at $where; the next life goes on from there"
+say_state "$job_id" "$life" "again: stopped at $where"
+if ! next=$(submit_next $((life + 1)) afterany "$job_id"); then
+  finish 3 "given up: this cluster does not let a job submit the next one; submit it again to go on"
+fi
+say_state "$next" $((life + 1)) queued
+echo "the next life is job $next"
