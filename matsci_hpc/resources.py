@@ -2,7 +2,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from matsci_hpc.errors import MachineError
+from matsci_hpc.errors import MachineError, MatsciError
 
 FOLDERS = ("data_prep", "job_templates", "scaling_studies")
 """Folders of the source tree that a wheel carries along (`force-include` in pyproject.toml)."""
@@ -30,3 +30,16 @@ def shipped(relative: str) -> Path:
         if path.exists():
             return path
     raise MachineError(f"this installation of matsci-hpc lacks {relative}; install the package again")
+
+
+def find_config(config: Path) -> Path:
+    """The config itself, or the one of this relative path that ships with the program."""
+    if config.exists() or config.is_absolute():
+        return config
+    if config.parts[:1] not in [(folder,) for folder in FOLDERS] or ".." in config.parts:
+        return config
+    try:
+        path = shipped(str(config))
+    except MatsciError:  # a misspelt name is far more likely than a broken installation
+        return config
+    return path if path.is_file() else config

@@ -6,7 +6,7 @@ from matsci_hpc.resources import shipped
 
 
 def test_checkout():
-    assert shipped("job_templates/slurm/job.sbatch.j2").read_text().startswith("#!/bin/bash\n")
+    assert shipped("job_templates/common/job.sh.j2").read_text().startswith("#!/bin/bash\n")
     assert shipped("scaling_studies").is_dir()
 
 

@@ -1,0 +1,114 @@
+"""Whether the data sets of a training run are there, whole, and of one kind."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.preflight.finding import Finding
+from matsci_hpc.preflight.subject import Subject
+from matsci_hpc.preflight.words import counted
+from matsci_hpc.shards.manifest import Manifest, read_manifest
+
+
+def read_manifests(config: TrainConfig, subject: Subject) -> tuple[dict[Path, Manifest], list[Finding]]:
+    """The manifests of the data sets that are there, and what is wrong with the others."""
+    found: dict[Path, Manifest] = {}
+    findings = []
+    for folder in config.data.folders:
+        try:
+            found[folder] = read_manifest(folder)
+        except UserInputError as error:
+            if subject.is_awaited(folder):
+                text = f"{folder}: an earlier job makes it"
+                findings.append(Finding("note", "data", text, "check again when it is there"))
+            elif subject.after:
+                text = f"{error}; a job before this one may make it"
+                findings.append(Finding("warning", "data", text))
+            else:
+                advice = "submit its preparation together with this run, or wait for it by --after"
+                findings.append(Finding("error", "data", str(error), advice))
+    return found, findings
+
+
+def data_findings(config: TrainConfig, manifests: Mapping[Path, Manifest]) -> Iterator[Finding]:
+    """Whether data sets fit each other and the config. Those that are not there yet are left out."""
+    missing = len(manifests) < len(config.data.folders)
+    faults = [*_same_data(manifests), *_targets(config, manifests, missing=missing)]
+    faults += [*_splits(config, manifests, missing=missing)]
+    yield from faults
+    if not faults:
+        for folder, each in manifests.items():
+            split = config.data.split
+            text = f"{folder}: {each.splits.get(split, 0):,} of {counted(each.counts.samples, 'sample')} in {split!r}"
+            yield Finding("ok", "data", f"{text}, cutoff {each.neighbors.cutoff_angstrom:g} angstrom")
+
+
+def shard_findings(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Whether every shard lies there in its full length. Checksums are for `shards verify`, which reads every byte."""
+    wrong = []
+    for record in manifest.shards:
+        try:
+            size = (folder / record.file).stat().st_size
+        except OSError as error:
+            wrong.append(f"{record.file} ({error.strerror})")
+            continue
+        if size != record.bytes:
+            wrong.append(f"{record.file} ({size:,} bytes instead of {record.bytes:,})")
+    if wrong:
+        more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        advice = f"`matsci-hpc shards verify {folder}` tells more"
+        yield Finding("error", "data", f"{folder}: damaged: {wrong[0]}{more}", advice)
+
+
+def _same_data(manifests: Mapping[Path, Manifest]) -> Iterator[Finding]:
+    seen: dict[str, Path] = {}
+    for folder, each in manifests.items():
+        other = seen.setdefault(each.fingerprint, folder)
+        if other != folder:
+            yield Finding("error", "data", f"{folder} holds the same data as {other}", "name it once in data.train")
+    cutoffs = {folder: each.neighbors.cutoff_angstrom for folder, each in manifests.items()}
+    if len(set(cutoffs.values())) > 1:
+        shown = ", ".join(f"{folder} {cutoff:g}" for folder, cutoff in cutoffs.items())
+        advice = "prepare them with one neighbors.cutoff"
+        yield Finding("error", "data", f"made with different cutoffs, in angstrom: {shown}", advice)
+
+
+def _targets(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing: bool) -> Iterator[Finding]:
+    known: dict[str, Path] = {}
+    for folder, each in manifests.items():
+        for name, spec in each.targets.items():
+            first = known.setdefault(name, folder)
+            if manifests[first].targets[name] != spec:
+                text = f"target {name} has another kind, unit or classes in {folder} than in {first}"
+                yield Finding("error", "targets", text, "prepare them alike, or under another name")
+    if missing:  # the others may have it
+        return
+    for name in config.targets:
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none"
+            yield Finding("error", "targets", f"targets.{name}: no data set has it; they have: {there}")
+    split = config.data.split
+    for name in config.targets or known:
+        labelled = [
+            statistics.count
+            for each in manifests.values()
+            if (statistics := each.statistics.get(split, {}).get(name)) is not None
+        ]
+        if name in known and not sum(labelled) and any(each.splits.get(split) for each in manifests.values()):
+            yield Finding("error", "targets", f"targets.{name}: no sample of split {split!r} carries it")
+    if not config.targets and not known:
+        advice = "name some under source.targets when preparing the data"
+        yield Finding("error", "targets", "the data sets have no target to learn", advice)
+
+
+def _splits(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing: bool) -> Iterator[Finding]:
+    wanted = {"data.split": config.data.split, "data.held_out": config.data.held_out}
+    if config.data.split == config.data.held_out:
+        yield Finding("error", "data", f"data.held_out: {config.data.split!r} is trained on", "name another split")
+    for key, split in wanted.items():
+        if split is None or missing or any(each.splits.get(split) for each in manifests.values()):
+            continue
+        known = sorted({name for each in manifests.values() for name, count in each.splits.items() if count})
+        advice = f"name one of {', '.join(known)}" + (", or null to hold out nothing" if "held" in key else "")
+        yield Finding("error", "data", f"{key}: no sample is in split {split!r}", advice)

@@ -1,0 +1,141 @@
+"""Wall time of a run: in all, in lives of the time limit, and in node-hours."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.launch.job import Job
+from matsci_hpc.launch.sites.model import Site, limit_in_seconds
+from matsci_hpc.preflight.finding import Finding
+from matsci_hpc.preflight.prep_sample import PrepSample
+from matsci_hpc.preflight.speed import Speed, in_words
+from matsci_hpc.preflight.words import counted, time_in_words
+
+DOUBT = 2.0
+"""By so much the time that a trial here foretells may be off on other nodes: only beyond it are lives an error."""
+LONG_LOSS_S = 3600.0
+"""Work between two checkpoints that a person is told of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """How long a run still takes.
+
+    Attributes:
+        steps: that are left.
+        work_s: steps and evaluations.
+        life_s: of a life in which steps are taken; None without a limit.
+        lives: that it takes; None if no life gets as far as a step.
+        total_s: with the start of every life.
+    """
+
+    steps: int
+    work_s: float
+    life_s: float | None
+    lives: int | None
+    total_s: float
+
+
+def foretell(config: TrainConfig, speed: Speed, steps_done: int, limit_s: float | None) -> Duration:
+    """How long the steps that are left take.
+
+    Args:
+        config: of the run.
+        speed: of a step.
+        steps_done: by earlier lives.
+        limit_s: from the start of a life to the wish to save; None for no limit.
+    """
+    steps = max(config.steps - steps_done, 0)
+    evaluations = 0
+    if config.data.held_out is not None and steps:
+        every = config.evaluate.every_steps
+        evaluations = config.steps // every - steps_done // every + (config.steps % every > 0)
+    work_s = steps * speed.step_s + evaluations * speed.evaluation_s
+    bounds = [limit_s - speed.startup_s] if limit_s is not None else []
+    if config.max_time_s is not None:
+        bounds.append(config.max_time_s)
+    life_s = min(bounds) if bounds else None
+    if life_s is None:
+        lives: int | None = 1
+    else:
+        lives = max(1, math.ceil(work_s / life_s)) if life_s > speed.step_s else None
+    return Duration(steps, work_s, life_s, lives, work_s + (lives or 1) * speed.startup_s)
+
+
+def working_limit_s(job: Job, site: Site) -> float | None:
+    """Seconds of a life until it is asked to save; None if it has no limit."""
+    if site.scheduler == "local" or job.time_limit is None:
+        return None
+    return max(limit_in_seconds(job.time_limit) - site.signal_before_end_s, 0.0)
+
+
+def duration_findings(config: TrainConfig, job: Job, site: Site, speed: Speed, steps_done: int) -> Iterator[Finding]:
+    """Hours, lives and node-hours, and whether the site allows that many lives."""
+    found = foretell(config, speed, steps_done, working_limit_s(job, site))
+    if not found.steps:
+        return
+    doubt = "" if speed.measured_there else "; other processors and the exchange between ranks change that"
+    yield Finding("ok", "speed", f"{in_words(speed)}, from {speed.source}{doubt}")
+    node_hours = found.total_s / 3600 * job.nodes
+    steps = counted(found.steps, "step")
+    text = f"{time_in_words(found.total_s)} for {steps} with evaluations, {node_hours:.3g} node-hours"
+    if found.lives is None:
+        yield Finding(
+            "error" if speed.measured_there else "warning",
+            "wall time",
+            f"a life has {time_in_words(max(found.life_s or 0.0, 0.0))} for steps, and a step takes "
+            f"{time_in_words(speed.step_s)}",
+            "give more time, more ranks or a smaller batch",
+        )
+        return
+    if found.life_s is None:
+        yield Finding("ok", "wall time", f"{text}, without a time limit")
+    elif found.lives > site.max_lives:
+        certain = speed.measured_there or found.lives > DOUBT * site.max_lives
+        yield Finding(
+            "error" if certain else "warning",
+            "wall time",
+            f"{text}: {found.lives:,} lives of {_limit(config, job)}, and the site allows {site.max_lives:,}",
+            "give more time, more ranks, or raise max_lives of the site",
+        )
+    else:
+        number = "one life" if found.lives == 1 else f"{found.lives:,} lives"
+        yield Finding("ok", "wall time", f"{text}: {number} of {_limit(config, job)}")
+    yield from _between_checkpoints(config, found, speed)
+
+
+def _limit(config: TrainConfig, job: Job) -> str:
+    """What ends a life: the job's time limit, or the config's."""
+    return job.time_limit or f"max_time_s: {config.max_time_s:g}"
+
+
+def _between_checkpoints(config: TrainConfig, found: Duration, speed: Speed) -> Iterator[Finding]:
+    between_s = config.checkpoint.every_steps * speed.step_s
+    text = f"{time_in_words(between_s)} between checkpoints ({counted(config.checkpoint.every_steps, 'step')})"
+    advice = "lower checkpoint.every_steps"
+    if found.life_s is not None and between_s > found.life_s and found.lives and found.lives > 1:
+        text += f", more than a life has ({time_in_words(found.life_s)}): one that is killed leaves nothing"
+        yield Finding("warning", "checkpoint", text, advice)
+    elif between_s > LONG_LOSS_S and found.work_s > between_s:
+        yield Finding("warning", "checkpoint", f"{text} are lost when a node fails", advice)
+    else:
+        yield Finding("ok", "checkpoint", text)
+
+
+def preparation_findings(sample: PrepSample, job: Job, site: Site) -> Iterator[Finding]:
+    """How long a preparation takes, from a few of its inputs on one core here."""
+    total_s = sample.input_s * sample.inputs / job.ranks
+    text = (
+        f"about {time_in_words(total_s)} for {counted(sample.inputs, 'input')} on {counted(job.ranks, 'rank')}, from "
+        f"{sample.sampled:,} of them on one core of this machine, {1e3 * sample.input_s:.3g} ms each"
+    )
+    limit_s = working_limit_s(job, site)
+    if limit_s is not None and total_s > site.max_lives * limit_s:
+        advice = "give more time or more ranks"
+        yield Finding("warning", "wall time", f"{text}; {job.time_limit} x {site.max_lives} lives are less", advice)
+    elif limit_s is not None and total_s > limit_s:
+        lives = -(-total_s // limit_s)
+        yield Finding("ok", "wall time", f"{text}: {lives:.0f} lives of {job.time_limit}, finished shards are kept")
+    else:
+        yield Finding("ok", "wall time", text)

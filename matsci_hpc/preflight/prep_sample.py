@@ -1,0 +1,190 @@
+"""A few inputs of a preparation, converted as it would: how large and how slow one is, and how many there are."""
+
+import itertools
+import os
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from matsci_hpc.config.prep import CifSource as CifConfig
+from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.sources.base import Source
+from matsci_hpc.sources.files import InputFile
+
+SAMPLED = 256
+"""Inputs converted."""
+SLICE = 16
+"""Converted between two looks at the clock."""
+LIMIT_S = 6.0
+"""Time for them, and for listing an archive; the rest of it is extrapolated from what was read by then."""
+SUFFIX = ".cif"
+
+
+@dataclass(frozen=True, slots=True)
+class PrepSample:
+    """What a few inputs tell.
+
+    Attributes:
+        inputs: of the source.
+        exact: whether they were counted to the end.
+        sampled, rejected: inputs that were converted, and those of them that are unusable.
+        bytes_per_input: in a shard.
+        input_s: seconds that one takes on one rank here.
+        unpacked_bytes: of the copy that a compressed archive needs beside the data set.
+    """
+
+    inputs: int
+    exact: bool
+    sampled: int
+    rejected: int
+    bytes_per_input: float
+    input_s: float
+    unpacked_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Inputs of an archive or folder, as far as there was time: some of them, their number, and all their bytes."""
+
+    some: list[InputFile]
+    inputs: int
+    exact: bool
+    bytes: float
+
+
+def sample_preparation(config: PrepConfig) -> PrepSample:
+    """Convert a few inputs in memory.
+
+    Raises:
+        UserInputError: the input cannot be read, the table does not fit it, or none of the few is usable.
+    """
+    with tempfile.TemporaryDirectory(prefix="matsci-check-") as folder:
+        listing = None
+        if isinstance(config.source, CifConfig):
+            listing = list_some(config.source.path, Path(folder))
+            source = _cif_source(config, config.source, listing)
+        else:
+            from matsci_hpc.prepare import open_source
+
+            source = open_source(config)
+        sampled, rejected, size, taken_s = _convert(config, source)
+    unpacked = listing.bytes if listing and isinstance(config.source, CifConfig) and _is_packed(config.source) else 0.0
+    return PrepSample(
+        inputs=listing.inputs if listing else len(source),
+        exact=listing.exact if listing else True,
+        sampled=sampled,
+        rejected=rejected,
+        bytes_per_input=size / sampled,
+        input_s=taken_s / sampled,
+        unpacked_bytes=unpacked,
+    )
+
+
+def list_some(path: Path, folder: Path, limit_s: float = LIMIT_S) -> Listing:
+    """Some inputs of a source of CIF files.
+
+    Args:
+        path: folder or archive.
+        folder: where the few of an archive are unpacked.
+        limit_s: longest time for an archive.
+
+    Raises:
+        UserInputError: there is nothing to read.
+    """
+    try:
+        found = _of_folder(path) if path.is_dir() else _of_archive(path, folder, limit_s)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserInputError(f"{path}: cannot be read: {error}") from None
+    if not found.some:
+        raise UserInputError(f"{path}: holds no {SUFFIX} file")
+    return found
+
+
+def _of_folder(path: Path) -> Listing:
+    """Evenly spread files; the whole tree is walked, but no file of it looked at."""
+    names = sorted(
+        os.path.join(where, name)  # noqa: PTH118 - of a million files
+        for where, _, files in os.walk(path)
+        for name in files
+        if name.lower().endswith(SUFFIX)
+    )
+    chosen = [Path(names[i * len(names) // min(SAMPLED, len(names))]) for i in range(min(SAMPLED, len(names)))]
+    some = [InputFile(each.relative_to(path).as_posix(), each, 0, each.stat().st_size) for each in chosen]
+    return Listing(some, len(names), exact=True, bytes=0.0)
+
+
+def _of_archive(path: Path, folder: Path, limit_s: float) -> Listing:
+    """The first files, unpacked; the number of all, or an estimate by how far the archive was read in time."""
+    some: list[InputFile] = []
+    inputs, size, exact = 0, 0, True
+    target = folder / "inputs.bin"
+    end_s = time.monotonic() + limit_s
+    with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r|*") as archive, target.open("wb") as file:
+        for member in archive:
+            if not member.isfile() or not member.name.lower().endswith(SUFFIX):
+                continue
+            inputs += 1
+            size += member.size
+            if len(some) < SAMPLED:
+                some.append(_unpack(archive, member, file, target))
+            if time.monotonic() > end_s:
+                exact = False
+                break
+        read, whole = raw.tell(), path.stat().st_size
+    scale = 1.0 if exact else whole / max(read, 1)
+    return Listing(some, round(inputs * scale), exact, size * scale)
+
+
+def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes], target: Path) -> InputFile:
+    content = archive.extractfile(member)
+    data = content.read() if content is not None else b""
+    found = InputFile(member.name, target, file.tell(), len(data))
+    file.write(data)
+    file.flush()
+    return found
+
+
+def _is_packed(source: CifConfig) -> bool:
+    """Whether it is an archive that no rank can read from the middle."""
+    if source.path.is_dir():
+        return False
+    try:
+        with tarfile.open(source.path, mode="r:"):
+            return False
+    except tarfile.TarError:
+        return True
+
+
+def _cif_source(config: PrepConfig, cif: CifConfig, listing: Listing) -> Source:
+    from matsci_hpc.sources.cif import CifSource
+    from matsci_hpc.sources.properties import read_properties
+
+    return CifSource(listing.some, read_properties(cif), config.splits)
+
+
+def _convert(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
+    """Inputs converted, rejected ones, bytes of their shard, and seconds without the imports."""
+    from matsci_hpc.prepare import block_content, read_block
+    from matsci_hpc.shards.writer import shard_image
+
+    structures, edges, rejected = read_block(config, source, 0, 1)  # imports the parser, and does not count
+    count, start_s = 1, time.perf_counter()
+    for start, stop in _slices(1, min(SAMPLED, len(source))):
+        more = read_block(config, source, start, stop)
+        structures, edges, rejected = structures + more[0], edges + more[1], rejected + more[2]
+        count = stop
+        if time.perf_counter() - start_s > LIMIT_S:
+            break
+    if not structures:
+        raise UserInputError(f"none of {count} inputs is usable, the first because: {rejected[0].reason}")
+    size = len(shard_image(block_content(config, source, structures, edges, 0)))
+    return count, len(rejected), size, (time.perf_counter() - start_s) * count / max(count - 1, 1)
+
+
+def _slices(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    return itertools.pairwise([*range(start, stop, SLICE), stop])

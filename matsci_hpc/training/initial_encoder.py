@@ -1,0 +1,148 @@
+"""Fine-tuning: the encoder of another run as the start of this one.
+
+Only the parameters of the encoder are taken. Heads are those of this run's seed, and the scaling of a target is that of
+this run's data.
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from matsci_hpc.config.loading import flat, load_config
+from matsci_hpc.config.model import Model as ModelSection
+from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.models.registry import Model
+from matsci_hpc.training.checkpoint import (
+    CHECKSUMS,
+    DamagedCheckpointError,
+    checkpoint_name,
+    is_checkpoint_name,
+    newest_usable,
+    saved_state,
+    verify_checkpoint,
+)
+
+OF_NO_PARAMETER = {"backend", "head_layers", "readout"}
+"""Keys of the model that the encoder's parameters do not depend on: the readout comes after all of them."""
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The checkpoint that an encoder comes from.
+
+    Attributes:
+        path: of the checkpoint, absolute.
+        step: of the run that saved it.
+        checksum: XXH3-128 of its model.safetensors.
+    """
+
+    path: str
+    step: int
+    checksum: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As the run's provenance keeps it."""
+        return asdict(self)
+
+
+def choose_origin(init_from: Path, model: ModelSection) -> Origin:
+    """Find and verify the checkpoint to start from; on one rank.
+
+    Args:
+        init_from: a checkpoint, or a run: its best checkpoint, else its newest one that is whole.
+        model: of the run that starts.
+
+    Raises:
+        UserInputError: there is no usable one, or its encoder is of another shape.
+    """
+    if (init_from / "checkpoints").is_dir():
+        path = _best_or_newest(init_from)
+    elif is_checkpoint_name(init_from.name) and init_from.is_dir():
+        path = init_from
+    else:
+        what = "there is no such folder" if not init_from.exists() else "this is neither a run nor a checkpoint of one"
+        raise UserInputError(
+            f"init_from: {init_from}: {what}; name the run_dir of a run that has saved a checkpoint, or one of its "
+            "checkpoints/step-NNNNNN"
+        )
+    try:
+        state = verify_checkpoint(path)
+        checksum = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))[MODEL]
+    except DamagedCheckpointError as fault:
+        raise UserInputError(
+            f"init_from: damaged checkpoint: {fault}; name another checkpoint or the whole run"
+        ) from None
+    except OSError as error:
+        raise _vanished(path, error) from None
+    _refuse_other_shape(path, model)
+    return Origin(str(path.absolute()), state.step, checksum)
+
+
+def load_encoder(path: Path, model: Model) -> None:
+    """Put the encoder of a verified checkpoint into a model of the same encoder.
+
+    Raises:
+        UserInputError: parameters are missing or of another shape.
+        MachineError: the checkpoint can no longer be read.
+    """
+    try:
+        saved = load_file(path / MODEL)
+    except (OSError, SafetensorError) as error:
+        raise _vanished(path, error) from None
+    with torch.no_grad():
+        for name, parameter in model.encoder.named_parameters():
+            value = saved.get(f"encoder.{name}")
+            if value is None or value.shape != parameter.shape:
+                found = "missing" if value is None else f"of shape {list(value.shape)}"
+                raise UserInputError(
+                    f"init_from: {path}: encoder.{name} is {found}, and of shape {list(parameter.shape)} here; it was "
+                    "saved by another release of matsci-hpc: train that run again with this one"
+                )
+            parameter.copy_(value)
+
+
+def _best_or_newest(run: Path) -> Path:
+    folder = run / "checkpoints"
+    newest, faults = newest_usable(folder)
+    if newest is None:
+        why = f" ({faults[0]})" if faults else ""
+        raise UserInputError(
+            f"init_from: {run} holds no usable checkpoint{why}; train it until it has saved one, or name another run"
+        )
+    best_step = saved_state(newest).best_step
+    best = folder / checkpoint_name(best_step) if best_step is not None else newest
+    if best != newest:
+        try:
+            verify_checkpoint(best)
+        except DamagedCheckpointError as fault:
+            faults.append(str(fault))
+            best = newest
+    for each in faults:
+        print(f"matsci-hpc: warning: init_from: {each}; taking {best.name}", file=sys.stderr, flush=True)
+    return best
+
+
+def _refuse_other_shape(path: Path, model: ModelSection) -> None:
+    there = flat(load_config(TrainConfig, path / "config.yaml").model.model_dump(mode="json"))
+    here = flat(model.model_dump(mode="json"))
+    keys = ["name"]  # of another encoder, the other keys tell nothing
+    if here["name"] == there["name"]:
+        keys = [key for key in here if key not in OF_NO_PARAMETER and here[key] != there[key]]
+    if keys:
+        wanted = " ".join(f"model.{key}={json.dumps(there[key])}" for key in keys)
+        given = " ".join(f"model.{key}={json.dumps(here[key])}" for key in keys)
+        raise UserInputError(
+            f"init_from: {path} holds another encoder than this run's {given}; set {wanted}, or start from another run"
+        )
+
+
+def _vanished(path: Path, error: Exception) -> MachineError:
+    return MachineError(f"init_from: {path}: can no longer be read: {error}; start again")

@@ -1,0 +1,90 @@
+import json
+
+import pytest
+from crystal_data import prepare_crystals
+
+from matsci_hpc.preflight.data import data_findings, read_manifests, shard_findings
+
+
+def look(config, subject):
+    manifests, missing = read_manifests(config, subject)
+    return [*missing, *data_findings(config, manifests)]
+
+
+@pytest.fixture(scope="session")
+def other_cutoff(tmp_path_factory):
+    return prepare_crystals(tmp_path_factory.mktemp("wide"), 12, cutoff=3.0)
+
+
+def test_whole_data_set(train_config, subject, crystals):
+    config = train_config()
+    (finding,) = look(config, subject(config))
+    assert finding.level == "ok"
+    manifest = json.loads((crystals / "dataset.json").read_text())
+    share = f"{manifest['splits']['train']} of {manifest['counts']['samples']} samples"
+    assert finding.text == f"{crystals}: {share} in 'train', cutoff 4 angstrom"
+
+
+def test_missing_data_set(train_config, subject, tmp_path):
+    config = train_config(data={"train": [str(tmp_path / "nowhere")]})
+    (finding,) = look(config, subject(config))
+    assert (finding.level, finding.topic) == ("error", "data")
+    assert "no data set here" in finding.text
+    (finding,) = look(config, subject(config, awaited=[tmp_path / "nowhere"]))
+    assert finding.level == "note"
+    (finding,) = look(config, subject(config, after=True))
+    assert finding.level == "warning"
+
+
+def test_unfinished_data_set(train_config, subject, tmp_path):
+    (tmp_path / "half/.work").mkdir(parents=True)
+    config = train_config(data={"train": [str(tmp_path / "half")]})
+    assert "preparation was not finished" in look(config, subject(config))[0].text
+
+
+def test_different_cutoffs(train_config, subject, crystals, other_cutoff):
+    config = train_config(data={"train": [str(crystals), str(other_cutoff)]})
+    found = [each for each in look(config, subject(config)) if each.level == "error"]
+    assert any("different cutoffs" in each.text and f"{other_cutoff} 3" in each.text for each in found)
+
+
+def test_the_same_data_twice(train_config, subject, crystals, copy_of):
+    config = train_config(data={"train": [str(crystals), str(copy_of(crystals))]})
+    assert any("holds the same data as" in each.text for each in look(config, subject(config)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"targets": {"gap": {}, "gop": {}}}, "targets.gop: no data set has it; they have: family, gap, metal"),
+        ({"data": {"split": "trian"}}, "data.split: no sample is in split 'trian'"),
+        ({"data": {"held_out": "test"}}, "data.held_out: no sample is in split 'test'"),
+        ({"data": {"held_out": "train"}}, "data.held_out: 'train' is trained on"),
+    ],
+)
+def test_what_the_config_wants_of_the_data(changes, text, train_config, subject, crystals):
+    data = {"train": [str(crystals)]} | changes.get("data", {})
+    config = train_config(**changes | {"data": data})
+    (finding,) = look(config, subject(config))
+    assert finding.level == "error"
+    assert text in finding.text
+
+
+def test_a_held_out_split_may_be_absent_by_will(train_config, subject, crystals):
+    config = train_config(data={"train": [str(crystals)], "held_out": None})
+    assert [each.level for each in look(config, subject(config))] == ["ok"]
+
+
+def test_shards_are_missing_or_cut(train_config, subject, crystals, copy_of):
+    folder = copy_of(crystals)
+    config = train_config(data={"train": [str(folder)]})
+    manifest = read_manifests(config, subject(config))[0][folder]
+    assert not list(shard_findings(folder, manifest))
+    first, second = (folder / each.file for each in manifest.shards[:2])
+    with first.open("r+b") as file:
+        file.truncate(100)
+    (finding,) = shard_findings(folder, manifest)
+    assert f"damaged: {first.name} (100 bytes instead of" in finding.text
+    second.unlink()
+    (finding,) = shard_findings(folder, manifest)
+    assert "and 1 more" in finding.text

@@ -1,0 +1,89 @@
+import pytest
+
+from matsci_hpc.preflight.duration import duration_findings, foretell, preparation_findings
+from matsci_hpc.preflight.prep_sample import PrepSample
+from matsci_hpc.preflight.speed import Speed
+
+HOUR = 3600.0
+
+
+def speed(step_s=10.0, *, there=True, evaluation_s=0.0, startup_s=0.0):
+    return Speed(step_s, step_s, step_s, step_s, startup_s, evaluation_s, "a test", there)
+
+
+def look(config, job, site, found, done=0):
+    return {each.topic: each for each in duration_findings(config, job, site, found, done)}
+
+
+def test_time_of_what_is_left(train_config):
+    config = train_config(steps=1000, evaluate={"every_steps": 300})
+    whole = foretell(config, speed(evaluation_s=50.0), 0, None)
+    assert whole.work_s == 10_000 + 4 * 50  # at 300, 600, 900 and at the end
+    rest = foretell(config, speed(evaluation_s=50.0), 600, None)
+    assert (rest.steps, rest.work_s) == (400, 4_000 + 2 * 50)
+
+
+def test_lives_leave_time_for_start_and_signal(train_config):
+    config = train_config(steps=720, evaluate={"every_steps": 10_000})
+    found = foretell(config, speed(startup_s=100.0), 0, HOUR)
+    assert found.life_s == 3500
+    assert found.lives == 3
+    assert found.total_s == 7200 + 300
+    assert foretell(train_config(steps=720, max_time_s=900), speed(), 0, HOUR).lives == 8
+    assert foretell(config, speed(step_s=4000.0), 0, HOUR).lives is None
+
+
+def test_no_evaluation_without_held_out_data(train_config, crystals):
+    config = train_config(steps=100, data={"train": [str(crystals)], "held_out": None})
+    assert foretell(config, speed(evaluation_s=1e6), 0, None).work_s == 1000
+
+
+@pytest.mark.parametrize(
+    ("steps", "there", "level"),
+    [(300, True, "ok"), (4_000, True, "error"), (4_000, False, "warning"), (40_000, False, "error")],
+)
+def test_lives_against_those_of_the_site(steps, there, level, train_config, job, site):
+    machine = site(max_lives=10, signal_before_end_s=60)
+    found = look(train_config(steps=steps), job(time_limit="01:01:00"), machine, speed(there=there))
+    assert found["wall time"].level == level
+
+
+def test_node_hours(train_config, job, site):
+    config = train_config(steps=720, evaluate={"every_steps": 720})
+    found = look(config, job(nodes=4, time_limit="03:00:00"), site(), speed())
+    assert "2 h for 720 steps with evaluations, 8 node-hours: one life of 03:00:00" in found["wall time"].text
+
+
+def test_a_step_longer_than_a_life(train_config, job, site):
+    assert look(train_config(), job(time_limit="00:10:00"), site(), speed(step_s=700.0))["wall time"].level == "error"
+
+
+def test_nothing_is_left(train_config, job, site):
+    assert not look(train_config(steps=6), job(), site(), speed(), done=6)
+
+
+def test_checkpoints_of_long_steps(train_config, job, site):
+    def level(every, limit):
+        config = train_config(steps=100_000, checkpoint={"every_steps": every})
+        return look(config, job(time_limit=limit), site(), speed())["checkpoint"]
+
+    assert level(100, "04:00:00").level == "ok"
+    assert "are lost when a node fails" in level(700, "04:00:00").text
+    assert "more than a life has" in level(700, "01:00:00").text
+
+
+@pytest.mark.parametrize(
+    ("inputs", "level", "text"),
+    [(1_000, "ok", "about 5 s"), (1_000_000, "ok", "2 lives"), (100_000_000, "warning", "x 10 lives are less")],
+)
+def test_preparation(inputs, level, text, job, site):
+    sample = PrepSample(inputs, exact=True, sampled=100, rejected=0, bytes_per_input=1.0, input_s=0.01)
+    machine = site(max_lives=10, signal_before_end_s=60)
+    (finding,) = preparation_findings(sample, job(verb="prep", time_limit="01:00:00"), machine)
+    assert finding.level == level
+    assert text in finding.text
+
+
+def test_a_life_that_only_the_config_ends(train_config, job, site):
+    config = train_config(steps=10, max_time_s=600)
+    assert "one life of max_time_s: 600" in look(config, job(time_limit=None), site(), speed())["wall time"].text

@@ -1,0 +1,63 @@
+import os
+import sys
+
+import pytest
+
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.preflight import measured
+from matsci_hpc.preflight.measured import measure, trial_environment
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(measured, "TRIAL_S", 0.2)
+
+
+def test_a_trial_of_a_real_run(train_config, subject, crystals, tmp_path):
+    before = sorted(crystals.iterdir())
+    found = measure(subject(train_config()), 2, 1)
+    assert found.threads == 1
+    assert len(found.step_times_s) == len(found.step_costs) >= 3
+    assert min(found.step_times_s) > 0
+    # Rank 0 of two computes about half of a step, and a step waits for the larger half.
+    assert found.mean_cost / 2 < sum(found.step_costs) / len(found.step_costs) < 2 * found.mean_cost
+    assert found.mean_cost <= found.largest_cost
+    assert 0 < found.efficiency <= 1
+    assert found.checkpoint_bytes == 3 * found.parameter_bytes > 0
+    assert found.fixed_bytes == 4 * found.parameter_bytes
+    assert found.program_bytes + found.fixed_bytes < found.steps_bytes <= found.peak_bytes
+    assert found.evaluation_s >= found.look_s > 0
+    assert sorted(crystals.iterdir()) == before
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_do_not_fit_the_config(train_config, subject):
+    with pytest.raises(UserInputError, match="no data set has this target"):
+        measure(subject(train_config(targets={"gop": {}})), 2, 1)
+
+
+def test_an_encoder_that_is_not_there(train_config, subject, tmp_path):
+    config = train_config(init_from=str(tmp_path / "before"))
+    with pytest.raises(UserInputError, match="there is no such folder"):
+        measure(subject(config), 2, 1)
+    assert measure(subject(config, awaited=[tmp_path / "before"]), 2, 1).parameter_bytes > 0
+
+
+def test_a_trial_that_is_killed(train_config, subject, tmp_path):
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -KILL $$\n")
+    killed.chmod(0o755)
+    with pytest.raises(RuntimeError, match="ended by signal 9"):
+        measure(subject(train_config(), python=killed), 2, 1)
+
+
+def test_environment_of_a_rank():
+    around = {"PATH": "/bin", "OMPI_COMM_WORLD_RANK": "1", "PMIX_RANK": "1", "RANK": "3", "OMP_NUM_THREADS": "9"}
+    found = trial_environment(around, {"KMP_BLOCKTIME": "1"}, 4)
+    assert found["PATH"] == "/bin"
+    assert found["OMP_NUM_THREADS"] == "4"
+    assert found["KMP_BLOCKTIME"] == "1"
+    assert "MALLOC_TOP_PAD_" in found
+    assert not {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "RANK"} & found.keys()
+    assert os.environ
+    assert sys.executable
