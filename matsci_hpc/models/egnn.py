@@ -21,20 +21,29 @@ layer norms did not speed up training. The differences from the paper, all of wh
 - Edges carry a weight w_ij (1, or the envelope at the cutoff) on the message and on the move; n_i is its sum.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from matsci_hpc.config import train as config
+from matsci_hpc.config import model as config
 from matsci_hpc.loading.batch import Batch
-from matsci_hpc.models.linear import Linear, linear, mlp
+from matsci_hpc.models.layout import Layout, layout_of
+from matsci_hpc.models.linear import Linear, linear, mlp, silu_linear
 from matsci_hpc.models.radial import RadialFeatures, cosine_envelope
-from matsci_hpc.models.segment import EdgeLayout, segment_sum
+from matsci_hpc.models.segment import EdgeLayout, receiver_ranges, segment_sum
 
 ELEMENTS = 119
 """Rows of the element table: atomic numbers 1 to 118, and 0 for a site of no element."""
+EDGE_TENSOR_BYTES = {"cpu": 2**21}
+"""Layers compute their edges in parts, so that a tensor over the edges of a part passes no such size: on a CPU that of
+the caches, since a pass over main memory takes longer than what is computed on the way."""
+OTHER_DEVICES_BYTES = 2**30
+"""The same for devices not named above, where parts only keep the peak of the memory down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +65,19 @@ class Encoding:
 class Edges:
     """What all layers share. `weight` is float [E, 1]; None where every edge weighs 1."""
 
-    layout: EdgeLayout
+    parts: tuple[Layout, ...]
+    """The edges that layers compute at once, in order."""
     weight: Tensor | None
     neighbors: Tensor
     """Float [A, 1], sum of the weights of the edges received."""
+    eager: bool
+    """Whether derivatives of derivatives may be wanted, which compiled code does not have."""
+
+    def split(self, per_edge: Tensor) -> tuple[Tensor, ...]:
+        """A tensor over all edges by parts."""
+        if len(self.parts) == 1:
+            return (per_edge,)
+        return tuple(torch.split(per_edge, [part.edges for part in self.parts]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +100,7 @@ def image_shift(batch: Batch) -> Tensor | None:
     return shift + image[:, 2:3] * batch.cell[:, 2].index_select(0, graph)
 
 
-def edge_vectors(positions: Tensor, layout: EdgeLayout, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def edge_vectors(positions: Tensor, layout: Layout, shift: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Vectors [E, 3] from receiver to sender, their squared lengths and lengths [E, 1], in angstrom."""
     vector = layout.to_edges(-positions, positions)
     if shift is not None:
@@ -96,7 +114,7 @@ def edge_vectors(positions: Tensor, layout: EdgeLayout, shift: Tensor | None) ->
 class Layer(nn.Module):
     """One round of eqs. 3-6."""
 
-    def __init__(self, model: config.Model, radial_width: int, *, moves: bool) -> None:
+    def __init__(self, model: config.Egnn, radial_width: int, *, moves: bool) -> None:
         super().__init__()
         width, message = model.width, model.message_width
         self.width = width
@@ -110,39 +128,66 @@ class Layer(nn.Module):
             nn.init.xavier_uniform_(last.weight, gain=1e-3)
             nn.init.zeros_(last.bias)
             self.position_net = nn.Sequential(Linear(message, model.position_width), nn.SiLU(), last)
+        self.compiled: Callable[..., tuple[Tensor, Tensor | None]] | None = None
+        """`block` as the compiler made it, if it did."""
 
-    def messages(self, features: Tensor, edges: Edges, radial: Tensor) -> Tensor:
-        """Eq. 3, [E, message_width].
+    def block(
+        self, ends: Tensor, part: Layout, vector: Tensor, distance: Tensor, radial: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Sums of messages [receivers, message_width] and, if atoms move, of moves [receivers, 3] over a part's edges.
 
-        The first layer acts on (h_i, h_j, radial) as `(h W_i)[i] + (h W_j)[j] + radial W_r + b`: the same
-        numbers as on the joined rows, with the large product over atoms instead of edges.
+        Args:
+            ends: what each atom brings to `edge_first`, [2A, message_width].
+            part: the edges.
+            vector: of these edges, as in `Geometry`.
+            distance: likewise.
+            radial: likewise.
+            weight: of these edges, [E, 1].
         """
-        weight, n = self.edge_first.weight, self.width
-        first = edges.layout.to_edges(
-            linear(features, weight[:, :n], self.edge_first.bias),
-            linear(features, weight[:, n : 2 * n]),
-        )
-        # In place: this is the only [E, message_width] tensor that nothing else needs.
-        first.addmm_(radial.to(first.dtype), weight[:, 2 * n :].t().to(first.dtype))
-        message = functional.silu(self.edge_second(functional.silu(first)))
-        return message if edges.weight is None else message * edges.weight.to(message.dtype)
-
-    def moved(self, positions: Tensor, message: Tensor, edges: Edges, geometry: Geometry) -> Tensor:
-        """Eq. 4, [A, 3]."""
+        message = self.messages(part.from_table(ends), radial, weight)
         if self.position_net is None:
-            return positions
+            return part.to_atoms(message), None
+        hidden, last = self.position_net[0], cast("Linear", self.position_net[2])
         # Coordinates keep their precision whatever that of the messages is.
-        step = torch.tanh(self.position_net(message).to(positions.dtype)) / (1.0 + geometry.distance)
-        if edges.weight is not None:
-            step = step * edges.weight
-        return positions + edges.layout.to_atoms(geometry.vector * step) / (1.0 + edges.neighbors)
+        step = silu_linear(hidden(message), last.weight, last.bias).to(vector.dtype)
+        step = torch.tanh(step) / (1.0 + distance)
+        if weight is not None:
+            step = step * weight
+        return part.to_atoms(message), part.to_atoms(vector * step)
+
+    def messages(self, first: Tensor, radial: Tensor, weight: Tensor | None) -> Tensor:
+        """Eq. 3 from what both ends bring to `edge_first`, [E, message_width]."""
+        of_radial = self.edge_first.weight[:, 2 * self.width :].to(first.dtype)
+        radial = radial.to(first.dtype)
+        if torch.compiler.is_compiling():
+            # The compiler joins this with the activation, in one pass.
+            first = first + (radial * of_radial.t() if radial.shape[1] == 1 else radial @ of_radial.t())
+        else:
+            # In place: this is the only [E, message_width] tensor that nothing else needs.
+            first.addmm_(radial, of_radial.t())
+        message = functional.silu(silu_linear(first, self.edge_second.weight, self.edge_second.bias))
+        return message if weight is None else message * weight.to(message.dtype)
 
     def forward(self, features: Tensor, positions: Tensor, edges: Edges, geometry: Geometry) -> tuple[Tensor, Tensor]:
-        """Features [A, width] and positions [A, 3] after this layer."""
-        message = self.messages(features, edges, geometry.radial)
-        received = edges.layout.to_atoms(message)
+        """Features [A, width] and positions [A, 3] after this layer.
+
+        `edge_first` acts on (h_i, h_j, radial) as `(h W_i)[i] + (h W_j)[j] + radial W_r + b`: the same numbers as on
+        the joined rows, with the large product over atoms instead of edges.
+        """
+        weight, n = self.edge_first.weight, self.width
+        ends = torch.cat(
+            (linear(features, weight[:, :n], self.edge_first.bias), linear(features, weight[:, n : 2 * n]))
+        )
+        block = self.block if self.compiled is None or edges.eager else self.compiled
+        weights = edges.split(edges.weight) if edges.weight is not None else (None,) * len(edges.parts)
+        split = map(edges.split, (geometry.vector, geometry.distance, geometry.radial))
+        made = [block(ends, *each) for each in zip(edges.parts, *split, weights, strict=True)]
+        received = torch.cat([message for message, _ in made])
         update = self.atom_net(torch.cat((features.to(received.dtype), received), dim=1))
-        return features + update, self.moved(positions, message, edges, geometry)
+        moves = [move for _, move in made if move is not None]
+        if moves:
+            positions = positions + torch.cat(moves) / (1.0 + edges.neighbors)
+        return features + update, positions
 
 
 class EGNN(nn.Module):
@@ -155,9 +200,11 @@ class EGNN(nn.Module):
             because no gradient would reach its parameters.
     """
 
-    def __init__(self, model: config.Model, cutoff: float, *, positions_read: bool = False) -> None:
+    def __init__(self, model: config.Egnn, cutoff: float, *, positions_read: bool = False) -> None:
         super().__init__()
         self.cutoff, self.envelope, self.readout = cutoff, model.envelope, model.readout
+        self.message_width = model.message_width
+        self.backend = model.backend
         self.radial = RadialFeatures(model.radial_basis.count, cutoff)
         self.elements = nn.Embedding(ELEMENTS, model.width)
         last = model.layers - 1
@@ -167,12 +214,12 @@ class EGNN(nn.Module):
         )
         self.atom_readout = mlp(model.width, model.embedding_width, model.embedding_width)
 
-    def geometry(self, positions: Tensor, layout: EdgeLayout, shift: Tensor | None) -> Geometry:
+    def geometry(self, positions: Tensor, layout: Layout, shift: Tensor | None) -> Geometry:
         """Edges as `positions` make them."""
         vector, squared, distance = edge_vectors(positions, layout, shift)
         return Geometry(vector, distance, self.radial(squared, distance))
 
-    def edges(self, batch: Batch, layout: EdgeLayout, geometry: Geometry) -> Edges:
+    def edges(self, batch: Batch, layout: Layout, geometry: Geometry) -> Edges:
         """Edges and their weights.
 
         The envelope follows the distances of the batch, not those of moved atoms: only the former decide
@@ -183,7 +230,22 @@ class EGNN(nn.Module):
             neighbors = batch.edge_pointer.diff().to(batch.position.dtype).unsqueeze(1)
         else:
             neighbors = layout.to_atoms(weight)
-        return Edges(layout, weight, neighbors)
+        return Edges(self.parts(batch, layout), weight, neighbors, eager=batch.position.requires_grad)
+
+    def parts(self, batch: Batch, layout: Layout) -> tuple[Layout, ...]:
+        """The edges in parts of which no tensor is too large; `layout` is that of all."""
+        most_bytes = EDGE_TENSOR_BYTES.get(batch.position.device.type, OTHER_DEVICES_BYTES)
+        most_edges = max(1, most_bytes // (self.message_width * batch.position.element_size()))
+        if batch.edges <= most_edges or not isinstance(layout, EdgeLayout):
+            return (layout,)
+        ranges = receiver_ranges(batch.edge_pointer.tolist(), most_edges)
+        return tuple(EdgeLayout.of(batch.sender, batch.receiver, batch.edge_pointer, each) for each in ranges)
+
+    def compile_parts(self) -> None:
+        """Compile what layers do with edges, for batches of any size; parameters keep their names."""
+        block = torch.compile(Layer.block, dynamic=True)
+        for layer in self.layers:
+            cast("Layer", layer).compiled = partial(block, cast("Layer", layer))
 
     def pool(self, per_atom: Tensor, batch: Batch) -> Tensor:
         """Sum or mean of [A, F] over the atoms of each graph: [G, F]."""
@@ -197,7 +259,7 @@ class EGNN(nn.Module):
 
     def forward(self, batch: Batch) -> Encoding:
         """Encode a batch of any size, also of no graphs."""
-        layout = EdgeLayout.of(batch.sender, batch.receiver, batch.edge_pointer)
+        layout = layout_of(batch, self.backend)
         features, positions = self.elements(batch.atomic_number), batch.position
         shift = image_shift(batch)
         geometry = self.geometry(positions, layout, shift)

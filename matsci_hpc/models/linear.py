@@ -21,18 +21,30 @@ _ONEDNN = (
 )
 
 
+def _fits_onednn(x: Tensor, weight: Tensor) -> bool:
+    # oneDNN refuses operands without elements.
+    return _ONEDNN and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x @ weight.T + bias` without derivative: every large matrix product of a step is a call of this."""
+    if not _fits_onednn(x, weight):
+        return functional.linear(x, weight, bias)
+    # Without gaps between rows: for a slice of a wider matrix oneDNN falls back to its reference loops,
+    # a hundred times slower.
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001
+    return result
+
+
 class _Linear(torch.autograd.Function):
     """`x @ weight.T + bias` for 2-D operands; its derivatives are products of the same form."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        # Without gaps between rows: for a slice of a wider matrix oneDNN falls back to its reference loops,
-        # a hundred times slower.
-        if not (weight.is_contiguous() or weight.t().is_contiguous()):
-            weight = weight.contiguous()
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001
-        return result
+        return multiply(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -46,6 +58,62 @@ class _Linear(torch.autograd.Function):
         )
 
 
+class _SiluLinear(torch.autograd.Function):
+    """`silu(x) @ weight.T + bias`, of which only x is kept: silu(x) costs less to compute again than to read."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        return multiply(functional.silu(x), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = gradients[0]
+        x, weight, bias = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # a derivative of this derivative may be asked for
+            inputs = [each for each, needs in zip((x, weight, bias), wanted, strict=True) if needs]
+            found = iter(
+                torch.autograd.grad(linear(functional.silu(x), weight, bias), inputs, gradient, create_graph=True)
+            )
+            return tuple(next(found) if needs else None for needs in wanted)
+        return (
+            torch.ops.aten.silu_backward(multiply(gradient, weight.t()), x) if wanted[0] else None,
+            multiply(gradient.t(), functional.silu(x).t()) if wanted[1] else None,
+            gradient.sum(0) if wanted[2] else None,
+        )
+
+
+@torch.library.custom_op("matsci_hpc::linear", mutates_args=())
+def _linear_operator(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`_Linear` for the compiler, which would send the product to MKL."""
+    return multiply(x, weight, bias)
+
+
+@_linear_operator.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    del bias
+    return x.new_empty((x.shape[0], weight.shape[0]))
+
+
+def _keep_operands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    ctx.save_for_backward(inputs[0], inputs[1])
+
+
+def _linear_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    x, weight = ctx.saved_tensors
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+    return (
+        _linear_operator(gradient, weight.t(), None) if needs_x else None,
+        _linear_operator(gradient.t(), x.t(), None) if needs_weight else None,
+        gradient.sum(0) if needs_bias else None,
+    )
+
+
+_linear_operator.register_autograd(_linear_backward, setup_context=_keep_operands)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x @ weight.T + bias`, differentiable to any order.
 
@@ -57,17 +125,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         Float [N, M].
     """
-    if (
-        _ONEDNN
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        # oneDNN refuses operands without elements.
-        and x.numel() > 0
-    ):
-        result: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return result
-    return functional.linear(x, weight, bias)
+    if torch.is_autocast_enabled(x.device.type) or not _fits_onednn(x, weight):
+        return functional.linear(x, weight, bias)
+    apply = _linear_operator if torch.compiler.is_compiling() else _Linear.apply
+    result: Tensor = apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return result
+
+
+def silu_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`silu(x) @ weight.T + bias`: `linear` of activations that nothing else reads. Arguments as in `linear`."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+        return linear(functional.silu(x), weight, bias)
+    result: Tensor = _SiluLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return result
 
 
 class Linear(nn.Linear):

@@ -1,20 +1,29 @@
-"""Encoders by name, and the model that a training run trains: one encoder and a head for each target."""
+"""Encoders by their section of the config, and what a run trains: one encoder and a head for each target."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from matsci_hpc.config import train as config
-from matsci_hpc.errors import UserInputError
+from matsci_hpc.config import model as config
+from matsci_hpc.config.base import Section
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.models.egnn import EGNN, Encoding
 from matsci_hpc.models.heads import Head
+from matsci_hpc.models.layout import require_backend
+from matsci_hpc.models.megnet import MegNet
+from matsci_hpc.models.painn import PaiNN
+from matsci_hpc.models.schnet import SchNet
 from matsci_hpc.targets import TargetSpec
 
-ENCODERS: dict[str, Callable[[config.Model, float], nn.Module]] = {"egnn": EGNN}
-"""From (sizes and options, cutoff in angstrom) to a module that makes an `Encoding` of a `Batch`."""
+ENCODERS: dict[type[Section], Callable[[Any, float], nn.Module]] = {
+    config.Egnn: EGNN,
+    config.SchNet: SchNet,
+    config.PaiNN: PaiNN,
+    config.MegNet: MegNet,
+}
+"""By section: from (sizes and options, cutoff in angstrom) to a module that makes an `Encoding` of a `Batch`."""
 
 
 class Model(nn.Module):
@@ -88,9 +97,8 @@ def build_model(
         cutoff: radius of the neighbour list of the data, angstrom.
         scaling: mean and standard deviation of regression targets, in their units; absent means (0, 1).
     """
-    if config.name not in ENCODERS:
-        raise UserInputError(f"there is no model {config.name!r}; there are: {', '.join(sorted(ENCODERS))}")
-    encoder = ENCODERS[config.name](config, cutoff)
+    require_backend(config.backend)
+    encoder = ENCODERS[type(config)](config, cutoff)
     heads = {
         name: Head(name, spec, config.embedding_width, config.head_layers, *scaling.get(name, (0.0, 1.0)))
         for name, spec in sorted(targets.items())

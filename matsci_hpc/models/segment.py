@@ -8,8 +8,12 @@ On a CPU, `index_select` is the fastest gather and `embedding_bag` the fastest s
 derivatives of the two are slow scatters, which pairing them avoids. The order of summation is fixed, so
 results are the same from run to run. On other devices `index_add_` does the sums. Indices are int32 or int64,
 all of a batch alike; half the bytes are half the traffic.
+
+Eager code goes through an autograd Function, which costs least per call; under `torch.compile` the same product is
+the operator `matsci_hpc::product`, which the compiler takes as it is, since its own scatters on a CPU are slow.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +76,44 @@ class _Product(torch.autograd.Function):
         return product(gradients[0], ctx.transpose, ctx.matrix), None, None
 
 
+@torch.library.custom_op("matsci_hpc::product", mutates_args=())
+def _product_operator(
+    values: Tensor,
+    column: Tensor,
+    pointer: Tensor,
+    transpose_column: Tensor,
+    transpose_pointer: Tensor,
+    per_row: int,
+    transpose_per_row: int,
+) -> Tensor:
+    """`_Product` for the compiler; a number per row of 0 stands for none."""
+    del transpose_column, transpose_pointer, transpose_per_row
+    return Selection(column, pointer, per_row or None).times(values)
+
+
+@_product_operator.register_fake
+def _(values: Tensor, column: Tensor, pointer: Tensor, *others: Any) -> Tensor:
+    del column, others
+    return values.new_empty((pointer.shape[0] - 1, values.shape[1]))
+
+
+def _keep_matrix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    del output
+    ctx.save_for_backward(*inputs[1:5])
+    ctx.per_row, ctx.transpose_per_row = inputs[5:]
+
+
+def _product_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    column, pointer, transpose_column, transpose_pointer = ctx.saved_tensors
+    result: Tensor = _product_operator(
+        gradient, transpose_column, transpose_pointer, column, pointer, ctx.transpose_per_row, ctx.per_row
+    )
+    return result, None, None, None, None, None, None
+
+
+_product_operator.register_autograd(_product_backward, setup_context=_keep_matrix)
+
+
 def product(values: Tensor, matrix: Selection, transpose: Selection) -> Tensor:
     """`matrix @ values`, differentiable to any order.
 
@@ -83,7 +125,19 @@ def product(values: Tensor, matrix: Selection, transpose: Selection) -> Tensor:
     Returns:
         Float [R, F].
     """
-    result: Tensor = _Product.apply(values, matrix, transpose)  # type: ignore[no-untyped-call]
+    result: Tensor
+    if torch.compiler.is_compiling():
+        result = _product_operator(
+            values,
+            matrix.column,
+            matrix.pointer,
+            transpose.column,
+            transpose.pointer,
+            matrix.per_row or 0,
+            transpose.per_row or 0,
+        )
+    else:
+        result = _Product.apply(values, matrix, transpose)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -114,38 +168,95 @@ def gather(values: Tensor, index: Tensor, pointer: Tensor, order: Tensor | None 
 
 @dataclass(frozen=True, slots=True)
 class EdgeLayout:
-    """What passes between the atoms and the edges of one batch, prepared once for all layers.
+    """What passes between the atoms and the edges of a batch, prepared once for all layers.
 
     Where both ends of the edges are meant at once, atoms stand in a table of 2A rows: row a is atom a as a
     receiver, row A + a the same atom as a sender. One product then reads both ends of an edge and adds them
     in a single pass over memory.
+
+    A part of a batch holds all edges of some receivers that follow each other. Its tables of both ends are those
+    of the whole batch; its sums are those of its own receivers.
     """
 
     receiver_sum: Selection
     receiver_gather: Selection
     ends_sum: Selection
     ends_gather: Selection
+    sender_sum: Selection
+    sender_gather: Selection
 
     @classmethod
-    def of(cls, sender: Tensor, receiver: Tensor, edge_pointer: Tensor) -> "EdgeLayout":
-        """From edges sorted by receiver: sender and receiver int [E], their pointer [A + 1]."""
-        atoms, edges = len(edge_pointer) - 1, len(sender)
-        summing, gathering = segments(receiver, edge_pointer)
-        kind, device = sender.dtype, sender.device
+    def of(
+        cls, sender: Tensor, receiver: Tensor, edge_pointer: Tensor, receivers: tuple[int, int] | None = None
+    ) -> "EdgeLayout":
+        """From edges sorted by receiver: sender and receiver int [E], their pointer [A + 1].
+
+        Args:
+            sender: of the whole batch, int [E].
+            receiver: likewise.
+            edge_pointer: likewise, [A + 1].
+            receivers: first atom of a part, and the first beyond it; the whole batch if left out.
+        """
+        atoms, kind, device = len(edge_pointer) - 1, sender.dtype, sender.device
+        start, stop = receivers or (0, atoms)
+        if receivers is not None:
+            first, last = int(edge_pointer[start]), int(edge_pointer[stop])
+            sender, receiver = sender[first:last], receiver[first:last]
+            edge_pointer = edge_pointer.clamp(first, last) - first
+        edges = len(sender)
+        summing, gathering = segments(receiver - start, edge_pointer[start : stop + 1])
         order = torch.argsort(sender, stable=True).to(kind)
         sent = torch.bincount(sender, minlength=atoms).cumsum(0, dtype=kind)
         ends = torch.stack((receiver, sender + atoms), dim=1).flatten()
+        sent_pointer = torch.cat((edge_pointer[:1], sent))
         return cls(
+            sender_sum=Selection(order, sent_pointer),
+            sender_gather=Selection(sender, gathering.pointer, per_row=1),
             receiver_sum=summing,
             receiver_gather=gathering,
             ends_sum=Selection(torch.cat((summing.column, order)), torch.cat((edge_pointer, edges + sent))),
             ends_gather=Selection(ends, torch.arange(0, 2 * edges + 1, 2, dtype=kind, device=device), per_row=2),
         )
 
+    @property
+    def edges(self) -> int:
+        """Number of edges."""
+        return len(self.receiver_gather.column)
+
     def to_atoms(self, values: Tensor) -> Tensor:
-        """Sum over the edges that each atom receives: [E, F] to [A, F]."""
+        """Sum over the edges that each receiver gets: [E, F] to [receivers, F]."""
         return product(values, self.receiver_sum, self.receiver_gather)
 
     def to_edges(self, at_receiver: Tensor, at_sender: Tensor) -> Tensor:
         """`at_receiver[receiver] + at_sender[sender]`, from two [A, F] to [E, F]."""
-        return product(torch.cat((at_receiver, at_sender)), self.ends_gather, self.ends_sum)
+        return self.from_table(torch.cat((at_receiver, at_sender)))
+
+    def from_table(self, ends: Tensor) -> Tensor:
+        """The same from a table of both ends, [2A, F]."""
+        return product(ends, self.ends_gather, self.ends_sum)
+
+    def from_senders(self, values: Tensor) -> Tensor:
+        """`values[sender]`, from [A, F] to [E, F]."""
+        return product(values, self.sender_gather, self.sender_sum)
+
+
+def receiver_ranges(edge_pointer: list[int], most_edges: int) -> list[tuple[int, int]]:
+    """Receivers in parts of at most so many edges, about equally many in each; an atom is never divided.
+
+    Args:
+        edge_pointer: [A + 1], first edge of each receiver.
+        most_edges: of a part of more than one receiver.
+
+    Returns:
+        First atom of each part and the first beyond it; one part where there are no edges.
+    """
+    atoms, edges = len(edge_pointer) - 1, edge_pointer[-1]
+    parts = max(1, -(-edges // most_edges))
+    limit = -(-edges // parts)
+    ranges = []
+    start = 0
+    while start < atoms:
+        stop = max(start + 1, bisect_right(edge_pointer, edge_pointer[start] + limit) - 1)
+        ranges.append((start, stop))
+        start = stop
+    return ranges or [(0, 0)]

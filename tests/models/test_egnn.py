@@ -5,7 +5,7 @@ import torch
 from batches import collate, orthogonal, random_graph, with_geometry
 from textbook_egnn import textbook_encode
 
-from matsci_hpc.config import train as config
+from matsci_hpc.config import model as config
 from matsci_hpc.models.egnn import EGNN
 
 CUTOFF = 3.0
@@ -18,7 +18,7 @@ VARIANTS = {
 
 def build(variant="plain", *, positions_read=True):
     torch.manual_seed(1)
-    model = config.Model(layers=3, width=8, message_width=12, position_width=6, embedding_width=10, **VARIANTS[variant])
+    model = config.Egnn(layers=3, width=8, message_width=12, position_width=6, embedding_width=10, **VARIANTS[variant])
     encoder = EGNN(model, CUTOFF, positions_read=positions_read).double()
     with torch.no_grad():
         for layer in encoder.layers:
