@@ -2,7 +2,7 @@
 
 import json
 import os
-from datetime import timedelta
+import time
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -10,10 +10,38 @@ from torch import Tensor
 from matsci_hpc.config.train import Parallel
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.activity import Activity
-from matsci_hpc.parallel.discovery import RankInfo, discover
+from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.watchdog import Limits, Watchdog
 
 Operation = Literal["sum", "max", "min"]
+
+
+class Pending(Protocol):
+    """A collective that has begun and goes on by itself while this rank computes.
+
+    Attributes:
+        ended_s: when it was over, by `time.perf_counter`, as far as the backend can tell; known after `wait`.
+    """
+
+    ended_s: float
+
+    def wait(self) -> None:
+        """Wait until its result is there.
+
+        Raises:
+            RankError: a rank it needs is gone.
+        """
+        ...
+
+
+class Done:
+    """A collective that was over at once."""
+
+    def __init__(self) -> None:
+        self.ended_s = time.perf_counter()
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
 
 
 class Communicator(Protocol):
@@ -33,6 +61,14 @@ class Communicator(Protocol):
 
     def all_reduce(self, tensor: Tensor, operation: Operation = "sum") -> None:
         """Replace the tensor, in place, by its sum, maximum or minimum over all ranks."""
+        ...
+
+    def all_reduce_start(self, tensor: Tensor, operation: Operation = "sum") -> Pending:
+        """Begin an `all_reduce`; the tensor must not be touched before `wait` of the result has returned.
+
+        Others may be started meanwhile, in the same order on all ranks. Every one has to be waited for before any
+        other method is called.
+        """
         ...
 
     def all_gather(self, tensor: Tensor) -> Tensor:
@@ -76,6 +112,10 @@ class SingleProcess:
     def all_reduce(self, tensor: Tensor, operation: Operation = "sum") -> None:
         """Nothing to add."""
 
+    def all_reduce_start(self, tensor: Tensor, operation: Operation = "sum") -> Pending:  # noqa: ARG002 - alone
+        """Nothing to add."""
+        return Done()
+
     def all_gather(self, tensor: Tensor) -> Tensor:
         """The tensor as the only row."""
         return tensor.unsqueeze(0).clone()
@@ -105,7 +145,7 @@ def open_communicator(config: Parallel, longest_wait_s: float = 0.0) -> Communic
 
     Raises:
         UserInputError: the backend does not fit the number of ranks.
-        MachineError: the ranks cannot find each other.
+        MachineError: the ranks cannot find each other, or this machine lacks what the backend needs.
     """
     info = discover(os.environ)
     limits = Limits(config.timeout_s, config.startup_timeout_s)
@@ -116,30 +156,13 @@ def open_communicator(config: Parallel, longest_wait_s: float = 0.0) -> Communic
         if info.size > 1:
             raise UserInputError(f"parallel.backend is none, but {info.launcher} started {info.size} ranks; use auto")
         return SingleProcess(limits)
+    from matsci_hpc.parallel.backends import open_backend
     from matsci_hpc.parallel.deadline import meeting_within
+    from matsci_hpc.parallel.watched import meet
 
+    if backend == "horovod":
+        from matsci_hpc.parallel.horovod import choose_operations
+
+        choose_operations(config.horovod_operations)
     with meeting_within(config.startup_timeout_s, info.rank):
-        return _meet(backend, info, config, limits, longest_wait_s)
-
-
-def _meet(backend: str, info: RankInfo, config: Parallel, limits: Limits, longest_wait_s: float) -> Communicator:
-    from matsci_hpc.parallel.heartbeat import Heartbeats
-    from matsci_hpc.parallel.rendezvous import open_store, store_is_on_first
-    from matsci_hpc.parallel.torch_distributed import TorchCommunicator
-
-    startup = timedelta(seconds=config.startup_timeout_s)
-    store = open_store(info, os.environ, startup)
-    activity = Activity()
-    heartbeats = Heartbeats(
-        (store.host, store.port),
-        activity,
-        info.rank,
-        info.size,
-        limits.interval_s(info.size),
-        startup,
-        on_first=store_is_on_first(os.environ),
-    )
-    # The watchdog knows who is at fault, a collective only that it waits: so that one speaks first.
-    backstop = timedelta(seconds=max(config.startup_timeout_s, 2 * config.timeout_s, longest_wait_s) + 30)
-    watchdog = Watchdog(activity, limits, info.rank, info.size, heartbeats)
-    return TorchCommunicator(backend, info, store, backstop, activity, watchdog)
+        return open_backend(backend, meet(info, limits, longest_wait_s))

@@ -1,4 +1,4 @@
-"""MPI for preparation: a world of ranks, and a counter by which they share work.
+"""MPI: how it is loaded, and for preparation a world of ranks and a counter by which they share work.
 
 Without a launcher there is one process and no MPI is loaded, so preparation also runs where none is installed.
 """
@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from matsci_hpc.errors import MachineError, MatsciError
-from matsci_hpc.parallel.discovery import discover
+from matsci_hpc.parallel.discovery import RankInfo, discover
 
 T = TypeVar("T")
 
@@ -114,7 +114,20 @@ def open_world() -> World:
     info = discover(os.environ)
     if info.launcher in {"none", "torchrun"} and info.size == 1:
         return World()
+    return World(load_mpi(info).COMM_WORLD)
+
+
+def load_mpi(info: RankInfo) -> Any:
+    """mpi4py's MPI, in whose world are all ranks of this job; loading it waits for them.
+
+    Raises:
+        MachineError: there is no MPI, or it does not see the ranks that the launcher started.
+    """
     try:
+        import mpi4py
+
+        # One thread at a time talks to MPI here. Asked for more, Open MPI 4 has no one-sided operations between nodes.
+        mpi4py.rc.thread_level = "serialized"
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -124,9 +137,9 @@ def open_world() -> World:
         ) from None
     size = MPI.COMM_WORLD.Get_size()
     if size != info.size:
-        # Each process would prepare everything, all writing over each other.
+        # Each process would work for itself, all writing over each other.
         raise MachineError(
             f"{info.launcher} started {info.size} processes, but MPI sees {size}: the MPI found at run time does not "
             "fit the launcher; under Slurm try `srun --mpi=pmix` or `--mpi=pmi2` with the cluster's own MPI module"
         )
-    return World(MPI.COMM_WORLD)
+    return MPI

@@ -56,20 +56,41 @@ def known_address(info: RankInfo, environ: Mapping[str, str]) -> tuple[str, int]
     # Steps of one job may run side by side, so the step's number decides on the port too.
     step = f"{environ.get('SLURM_JOB_ID', '')}.{environ.get('SLURM_STEP_ID', '')}"
     port = FIRST_PORT + crc32(step.encode()) % PORTS
+    return (LOOPBACK if info.size == info.local_size else _node_of_rank_0(environ)), port
+
+
+def _node_of_rank_0(environ: Mapping[str, str]) -> str:
+    """The first node of a Slurm step; in a heterogeneous job, that of the first component with nodes in the step.
+
+    Slurm sorts the node list of a step by name, but its ranks by component: rank 0 need not be on the first node.
+    """
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST", "")
-    return (LOOPBACK if info.size == info.local_size else first_node(nodes)), port
+    if "SLURM_HET_SIZE" in environ:
+        in_step = set(_names(nodes))
+        for component in range(int(environ["SLURM_HET_SIZE"])):
+            of_component = environ.get(f"SLURM_JOB_NODELIST_HET_GROUP_{component}")
+            for name in _names(of_component) if of_component else ():
+                if name in in_step:
+                    return name
+    return first_node(nodes)
 
 
 def first_node(nodes: str) -> str:
     """The first host of a Slurm node list such as `n[03-05,9],login1`."""
+    return _names(nodes)[0]
+
+
+def _names(nodes: str) -> list[str]:
+    """The hosts of a Slurm node list, at least one."""
     from submitit.slurm.slurm import SlurmParseException, _parse_node_list
 
     try:
-        return str(_parse_node_list(nodes)[0])
-    except (SlurmParseException, IndexError):
-        raise MachineError(
-            f"cannot read the node list {nodes!r}; set MASTER_ADDR and MASTER_PORT in the job script"
-        ) from None
+        names = [str(name) for name in _parse_node_list(nodes)]
+    except SlurmParseException:
+        names = []
+    if not names:
+        raise MachineError(f"cannot read the node list {nodes!r}; set MASTER_ADDR and MASTER_PORT in the job script")
+    return names
 
 
 def _store_by_mpi(info: RankInfo, timeout: timedelta) -> TCPStore:

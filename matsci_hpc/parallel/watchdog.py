@@ -121,11 +121,15 @@ class Watchdog:
         limits: of progress.
         rank, size: of this rank.
         heartbeats: to and from the others; None for a process alone.
+
+    Attributes:
+        lost: which rank has ended or is gone while this one waits for it, in words: some libraries wait on for ever.
     """
 
     def __init__(self, activity: Activity, limits: Limits, rank: int, size: int, heartbeats: Heartbeats | None) -> None:
         self._activity = activity
         self._limits = limits
+        self.lost: str | None = None
         self._rank = rank
         self._heartbeats = heartbeats
         self._searches = size <= FULL_SEARCH_RANKS or rank in WATCHERS
@@ -181,6 +185,7 @@ class Watchdog:
         own = (self._activity.count, 0.0)
         answered = (0, 0.0)
         seen: list[Seen] = []
+        suspect: str | None = None
         look_s = self._interval_s / 2
         while not self._stopping.wait(look_s):
             now_s = time.monotonic()
@@ -196,6 +201,7 @@ class Watchdog:
             if self._heartbeats.readings != answered[0]:
                 answered = (self._heartbeats.readings, clock_s)
                 self._update(seen, clock_s)
+                suspect = self._look_for_a_loss(suspect)
             elif clock_s - answered[1] > self._store_patience_s():
                 self._end([self._store_fault(clock_s - answered[1])])
             if self._rank in WATCHERS:
@@ -209,6 +215,20 @@ class Watchdog:
             seen.extend(Seen(beat, clock_s, clock_s) for beat in table)
         for each, beat in zip(seen, table, strict=True):
             each.update(beat, clock_s)
+
+    def _look_for_a_loss(self, suspect: str | None) -> str | None:
+        """Note a rank without which this one waits in vain, when it is missing for the second time in a row.
+
+        Watchers look at all ranks; the others hear from rank 0, which ends because of what it has seen.
+        """
+        beats = self._heartbeats
+        if beats is None or not self._activity.waiting:
+            return None
+        table = beats.table or [beats.first]
+        missing = _missing(table, set(), self._rank, self._activity.step)
+        if missing is not None and suspect is not None:
+            self.lost = missing
+        return missing
 
     def _store_patience_s(self) -> float:
         """A store that refuses is gone with its process, and whoever saw why says so meanwhile."""

@@ -11,11 +11,26 @@ SRUN = {
     "SLURM_JOB_ID": "77",
     "SLURM_STEP_ID": "0",
 }
+MIXED = {
+    "SLURM_HET_SIZE": "2",
+    "SLURM_JOB_ID": "77",
+    "SLURM_JOB_NODELIST": "n[1-2]",
+    "SLURM_JOB_NODELIST_HET_GROUP_0": "n2",
+    "SLURM_JOB_NODELIST_HET_GROUP_1": "n1",
+    "SLURM_NTASKS": "3",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NODELIST": "n[1-2]",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_NUM_TASKS": "3",
+}
 LAUNCHES = [
     ("nothing", {}, RankInfo(0, 1, 0, 1, "none")),
     ("batch shell", {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "1"}, RankInfo(0, 1, 0, 1, "none")),
     ("srun on two nodes", SRUN | {"SLURM_STEP_NUM_NODES": "2"}, RankInfo(5, 8, 1, None, "srun")),
     ("srun on one node", SRUN | {"SLURM_STEP_NUM_NODES": "1"}, RankInfo(5, 8, 1, 8, "srun")),
+    # Seen under Slurm 22.05: two ranks of component 0 on n2 and one of component 1 on n1 are numbered through.
+    ("heterogeneous job", MIXED | {"SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, RankInfo(2, 3, 0, None, "srun")),
+    ("heterogeneous job, local", MIXED | {"SLURM_PROCID": "1", "SLURM_LOCALID": "1"}, RankInfo(1, 3, 1, None, "srun")),
     (
         "mpirun in a Slurm job",
         SRUN
@@ -69,6 +84,17 @@ def test_slurm_tells_the_first_node_and_a_port_of_the_step():
     assert 20000 <= port < 60000
     other = known_address(info, SRUN | {"SLURM_STEP_NODELIST": "n[03-05]", "SLURM_STEP_ID": "1"})
     assert other[1] != port
+
+
+def test_rank_0_of_a_heterogeneous_job_is_on_a_node_of_its_first_component():
+    info = RankInfo(2, 3, 0, None, "srun")
+    assert known_address(info, MIXED)[0] == "n2"
+    one_component = MIXED | {
+        "SLURM_JOB_NODELIST_HET_GROUP_1": "n[1,3]",
+        "SLURM_STEP_NODELIST": "n[1,3]",
+        "SLURM_STEP_NUM_TASKS": "2",
+    }
+    assert known_address(RankInfo(1, 2, 0, None, "srun"), one_component)[0] == "n1"
 
 
 def test_one_node_stays_on_loopback():

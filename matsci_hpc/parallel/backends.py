@@ -1,0 +1,93 @@
+"""Which roads to the other ranks there are, what each needs, and why one cannot be taken here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.parallel.communicator import Communicator
+from matsci_hpc.parallel.watched import Meeting
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A road to the other ranks.
+
+    Attributes:
+        name: as in the config.
+        devices: types of devices whose tensors it takes without a copy, in the order of preference.
+        why_not: why it cannot be used in this process, in words that say what would help; None if it can.
+        open: joins ranks that have met; collective.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    why_not: Callable[[], str | None]
+    open: Callable[[Meeting], Communicator]
+
+
+def _gloo_is_missing() -> str | None:
+    import torch.distributed as dist
+
+    return None if dist.is_gloo_available() else "this build of torch has no gloo"
+
+
+def _open_gloo(meeting: Meeting) -> Communicator:
+    from matsci_hpc.parallel.torch_distributed import TorchCommunicator
+
+    return TorchCommunicator("gloo", meeting)
+
+
+def _mpi_is_missing() -> str | None:
+    from importlib.util import find_spec
+
+    # Loading MPI itself waits for all ranks, so only opening it shows whether there is one.
+    return None if find_spec("mpi4py") else "mpi4py is not installed: `pip install mpi4py`"
+
+
+def _open_mpi(meeting: Meeting) -> Communicator:
+    from matsci_hpc.parallel.mpi_communicator import join
+
+    return join(meeting)
+
+
+def _horovod_is_missing() -> str | None:
+    from matsci_hpc.parallel.horovod import why_not
+
+    return why_not()
+
+
+def _open_horovod(meeting: Meeting) -> Communicator:
+    from matsci_hpc.parallel.horovod import join
+
+    return join(meeting)
+
+
+BACKENDS = {
+    each.name: each
+    for each in (
+        Backend("gloo", ("cpu",), _gloo_is_missing, _open_gloo),
+        Backend("mpi", ("cpu",), _mpi_is_missing, _open_mpi),
+        Backend("horovod", ("cpu",), _horovod_is_missing, _open_horovod),
+    )
+}
+"""By name; `none` and `auto` of the config are no backends of several ranks."""
+
+
+def usable(name: str) -> str | None:
+    """Why a backend cannot be used in this process; None if it can."""
+    return BACKENDS[name].why_not()
+
+
+def open_backend(name: str, meeting: Meeting) -> Communicator:
+    """Join ranks that have met.
+
+    Raises:
+        UserInputError: there is no such backend.
+        MachineError: this machine lacks what it needs, or the ranks cannot be joined.
+    """
+    if name not in BACKENDS:
+        raise UserInputError(f"parallel.backend: there is no {name!r}; there are: none, {', '.join(BACKENDS)}")
+    reason = usable(name)
+    if reason is not None:
+        raise MachineError(f"parallel.backend: {name} cannot be used here: {reason}")
+    return BACKENDS[name].open(meeting)
