@@ -3,21 +3,27 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+HVENV  := .venv-horovod
+HSTAMP := $(HVENV)/.installed
 
 # Open MPI refuses to start for root, and with more ranks than cores, unless told; containers are often both.
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-slow test-all test-slurm horovod test-horovod lint format clean
 
 help:
-	@echo "make demo      set up, then prepare data, pretrain on 2 ranks and write runs/demo/report.html (about 4 minutes)"
-	@echo "make test      set up, then run the test suite"
-	@echo "make test-all  the same with the tests marked slow"
-	@echo "make setup     the environment in .venv alone"
-	@echo "make lint      ruff, the type checker and shellcheck"
-	@echo "make format    let ruff rewrite the sources"
+	@echo "make demo        set up, then prepare data, pretrain on 2 ranks and write runs/demo/report.html (about 4 minutes)"
+	@echo "make test        set up, then run the test suite"
+	@echo "make test-slow   the tests that take longest, about a minute and more"
+	@echo "make test-all    both of them"
+	@echo "make test-slurm  the tests on a real Slurm of two nodes, started here; needs root, and Debian to install it"
+	@echo "make horovod     an environment with Horovod on Intel MPI and oneCCL in $(HVENV); the first build takes some minutes"
+	@echo "make test-horovod  the tests of Horovod, in that environment"
+	@echo "make setup       the environment in .venv alone"
+	@echo "make lint        ruff, the type checker and shellcheck"
+	@echo "make format      let ruff rewrite the sources"
 
 $(STAMP): pyproject.toml matsci_hpc/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "matsci-hpc needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 setup")'
@@ -31,20 +37,38 @@ demo: $(STAMP)
 	@bash job_templates/demo.sh $(BIN)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not slurm"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m "slow and not slurm"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slurm"
+
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest tests/slurm
+
+$(HSTAMP): pyproject.toml matsci_hpc/__init__.py matsci_hpc/install/horovod.py
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "matsci-hpc needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 horovod")'
+	$(PYTHON) -m venv $(HVENV)
+	$(HVENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	$(HVENV)/bin/python -m matsci_hpc.install.horovod
+	@touch $@
+
+horovod: $(HSTAMP)
+
+test-horovod: $(HSTAMP)
+	$(HVENV)/bin/python -m pytest -m horovod tests/install tests/parallel tests/training
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck .ci/run job_templates/demo.sh
+	$(BIN)/shellcheck .ci/run job_templates/demo.sh tests/slurm/install.sh
 
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) runs datasets
+	rm -rf $(VENV) $(HVENV) runs datasets

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from matsci_hpc.config import train as config
+from matsci_hpc.config import model as config
+from matsci_hpc.launch.environment import rank_environment
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.models import linear
 from matsci_hpc.models.egnn import image_shift
@@ -41,19 +42,18 @@ from matsci_hpc.targets import TargetSpec
 CLASSES = 32
 GRAPHS = 32
 SIZES = {
-    "pretrain": config.Model(layers=5, width=32, message_width=128, position_width=64),
-    "crystal": config.Model(layers=3, width=128, message_width=128, position_width=64),
+    "pretrain": config.Egnn(layers=5, width=32, message_width=128, position_width=64),
+    "crystal": config.Egnn(layers=3, width=128, message_width=128, position_width=64),
 }
-KEEP = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-"""glibc reads these when a process starts: bytes from which a block gets its own mapping, and from which free
-memory goes back."""
+KEEP = {name: value for name, value in rank_environment().items() if name.startswith("MALLOC_")}
+"""As jobs set them; glibc reads them when a process starts."""
 PRODUCTS = {"mm", "addmm", "addmm_", "bmm", "_linear_pointwise"}
 
 
 class TextbookLayer(nn.Module):
     """Eqs. 3-6 of arXiv:2102.09844 with a mean over neighbours in eq. 4."""
 
-    def __init__(self, model: config.Model, *, moves: bool) -> None:
+    def __init__(self, model: config.Egnn, *, moves: bool) -> None:
         super().__init__()
         width, message = model.width, model.message_width
         self.edge = nn.Sequential(nn.Linear(2 * width + 1, message), nn.SiLU(), nn.Linear(message, message), nn.SiLU())
@@ -80,7 +80,7 @@ class TextbookLayer(nn.Module):
 class Textbook(nn.Module):
     """Layers, readout and head of the sizes of ours."""
 
-    def __init__(self, model: config.Model) -> None:
+    def __init__(self, model: config.Egnn) -> None:
         super().__init__()
         width, embedding = model.width, model.embedding_width
         self.elements = nn.Embedding(119, width)

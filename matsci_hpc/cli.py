@@ -1,14 +1,21 @@
-"""The command line: thin commands, nothing else. Heavy packages are imported inside the commands that need them."""
+"""The command line: thin commands, nothing else. Heavy packages are imported inside the commands that need them.
+
+What has to do with jobs is in `cli_launch`.
+"""
 
 import faulthandler
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 import matsci_hpc
+from matsci_hpc.cli_launch import cancel, check, doctor, jobs, site, submit
 from matsci_hpc.errors import MatsciError, RankError
+from matsci_hpc.resources import find_config
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
@@ -27,8 +34,8 @@ def cli() -> None:
 @cli.command()
 @CONFIG
 @OVERRIDES
-def prep(config: Path, overrides: tuple[str, ...]) -> None:
-    """Turn structures or symmetry clouds into a data set of HDF5 shards.
+def prep(config: Path, overrides: tuple[str, ...]) -> dict[str, object]:
+    """Turn structures or clouds into a data set of HDF5 shards.
 
     Under mpirun or srun all ranks share the work. Run the same command again after a crash: finished shards are kept.
     """
@@ -38,7 +45,7 @@ def prep(config: Path, overrides: tuple[str, ...]) -> None:
     from matsci_hpc.prepare import prepare
     from matsci_hpc.shards.describe import counted, describe
 
-    found = _find(config)
+    found = find_config(config)
     _refuse_other_kind(found, "prep")
     checked = load_config(PrepConfig, found, overrides)
     world = open_world()
@@ -50,15 +57,17 @@ def prep(config: Path, overrides: tuple[str, ...]) -> None:
             print("complete already, nothing was done")
         else:
             print(f"done in {result.time_s:.1f} s by {counted(world.size, 'rank')}, {rate:,.0f} samples/s")
+    return {"samples": result.manifest.counts.samples, "shards": len(result.manifest.shards)}
 
 
 @cli.command()
 @CONFIG
 @OVERRIDES
-def train(config: Path, overrides: tuple[str, ...]) -> None:
-    """Train as one rank of a run: start it under mpirun, srun or torchrun, or alone.
+def train(config: Path, overrides: tuple[str, ...]) -> dict[str, object]:
+    """Train as one rank of a run.
 
-    Goes on from the newest checkpoint in run_dir. To stop it cleanly: touch RUN_DIR/STOP, Ctrl-C, SIGTERM or SIGUSR1.
+    Start it under mpirun, srun or torchrun, or alone. Goes on from the newest checkpoint in run_dir. To stop it
+    cleanly: touch RUN_DIR/STOP, Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2; RUN_DIR/STOPPED then says why it stopped.
     """
     from matsci_hpc.training.stopping import StopSignals
 
@@ -70,7 +79,7 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
     from matsci_hpc.config.train import TrainConfig
     from matsci_hpc.parallel.discovery import discover
 
-    found = _find(config)
+    found = find_config(config)
     _refuse_other_kind(found, "train")
     checked = load_config(TrainConfig, found, overrides)
     from matsci_hpc.training.loop import train as run_training
@@ -86,6 +95,7 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
         from matsci_hpc.parallel.deadline import leave_within
 
         leave_within(checked.parallel.timeout_s)
+    return {"step": outcome.step, "complete": outcome.complete, "reason": outcome.reason}
 
 
 @cli.command()
@@ -94,7 +104,7 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
 @click.option("--ranks", type=click.IntRange(min=1), required=True, help="Ranks of the job.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def plan(config: Path, overrides: tuple[str, ...], ranks: int, as_json: bool) -> None:
-    """Show what a training run would do on so many ranks: steps, balance, memory.
+    """Show what training would do on so many ranks.
 
     Sizes come from the indexes of the data sets; only a few samples are read, to measure the memory of the model. Costs
     are predicted ones: edges + 30 atoms.
@@ -114,7 +124,7 @@ def plan(config: Path, overrides: tuple[str, ...], ranks: int, as_json: bool) ->
     from matsci_hpc.config.loading import load_config
     from matsci_hpc.config.train import TrainConfig
 
-    found = _find(config)
+    found = find_config(config)
     _refuse_other_kind(found, "train")
     checked = load_config(TrainConfig, found, overrides)
     from matsci_hpc.analysis.plan_report import make_plan_report, render
@@ -124,28 +134,17 @@ def plan(config: Path, overrides: tuple[str, ...], ranks: int, as_json: bool) ->
 
 
 @cli.command()
-@CONFIG
-@OVERRIDES
-@click.option("--site", required=True, help="Shipped site (local, slurm_cpu) or path of a site file.")
-@click.option("--nodes", type=click.IntRange(min=1), help="Nodes; default: as many as the ranks need.")
-@click.option("--ranks", type=click.IntRange(min=1), help="Ranks of the whole job; default: fill the nodes.")
-@click.option("--dry-run", is_flag=True, help="Print exactly what would be run, and run nothing.")
-def submit(
-    config: Path, overrides: tuple[str, ...], site: str, nodes: int | None, ranks: int | None, dry_run: bool
-) -> None:
-    """Start preparation or training: on this machine (--site local) or through a cluster's scheduler."""
-    from matsci_hpc.launch.submit import submit as start
-
-    sys.exit(start(_find(config), list(overrides), site, nodes, ranks, dry_run))
-
-
-@cli.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
-def report(run_dir: Path) -> None:
-    """Write RUN_DIR/report.html: one file with loss, throughput, time split, config and provenance."""
+def report(run_dir: Path) -> dict[str, object]:
+    """Write RUN_DIR/report.html, one file about a run.
+
+    With loss, throughput, time split, config and provenance.
+    """
     from matsci_hpc.analysis.report import write_report
 
-    print(write_report(run_dir))
+    path = write_report(run_dir)
+    print(path)
+    return {"report": str(path)}
 
 
 @cli.group()
@@ -175,6 +174,10 @@ def shards_verify(folder: Path) -> None:
     print(f"{folder}: every checksum holds")
 
 
+for command in (submit, check, jobs, cancel, site, doctor):
+    cli.add_command(command)
+
+
 def _refuse_other_kind(config: Path, verb: str) -> None:
     """Say that a config is for the other verb, instead of listing all the keys that it lacks."""
     from matsci_hpc.config.loading import read_yaml
@@ -186,25 +189,17 @@ def _refuse_other_kind(config: Path, verb: str) -> None:
         raise UserInputError(f"{config}: this is a config of `matsci-hpc {other}`, not of `matsci-hpc {verb}`")
 
 
-def _find(config: Path) -> Path:
-    """The config itself, or the one of this relative path that ships with the program."""
-    if config.exists() or config.is_absolute():
-        return config
-    from matsci_hpc.resources import FOLDERS, shipped
-
-    if config.parts[:1] not in [(folder,) for folder in FOLDERS] or ".." in config.parts:
-        return config
-    try:
-        path = shipped(str(config))
-    except MatsciError:  # a misspelt name is far more likely than a broken installation
-        return config
-    return path if path.is_file() else config
-
-
 def main() -> None:
-    """Run a command; turn failures that a user can mend into one line each and an exit code."""
-    try:
+    """Run a command."""
+    with plain_errors():
         cli.main(standalone_mode=False)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn failures that a user can mend into one line each and an exit code."""
+    try:
+        yield
     except click.exceptions.Abort:
         _complain("interrupted")
         sys.exit(130)

@@ -23,8 +23,15 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.neighbors import RULE, Edges, NeighborError, radius_graph
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.shards.assemble import assemble, shard_name
-from matsci_hpc.shards.layout import FORMAT_VERSION, build_content
-from matsci_hpc.shards.manifest import MANIFEST, PROVENANCE, Manifest, ShardRecord, read_manifest
+from matsci_hpc.shards.layout import FORMAT_VERSION, ShardContent, build_content
+from matsci_hpc.shards.manifest import (
+    MANIFEST,
+    PROVENANCE,
+    Manifest,
+    ShardRecord,
+    holds_something_else,
+    read_manifest,
+)
 from matsci_hpc.shards.records import BlockRecord, Quarantined, finished_block, write_block_record
 from matsci_hpc.shards.statistics import shard_statistics
 from matsci_hpc.shards.writer import shard_image
@@ -120,7 +127,7 @@ def _open(config: PrepConfig) -> tuple[Source, str]:
     except UserInputError:
         _leave_folder(config.out)
         raise
-    what = config.model_dump(mode="json", exclude={"out": True, "source": {"path", "properties"}})
+    what = config.model_dump(mode="json", exclude={"out": True, "job": True, "source": {"path", "properties"}})
     text = json.dumps([FORMAT_VERSION, what, source.identity], sort_keys=True)
     return source, xxhash.xxh3_128_hexdigest(text.encode())
 
@@ -128,8 +135,7 @@ def _open(config: PrepConfig) -> tuple[Source, str]:
 def _claim_folder(out: Path) -> None:
     """Make OUT/.work, in a new or empty folder or in one that an earlier preparation made."""
     try:
-        foreign = out.is_dir() and any(out.iterdir()) and not (out / WORK).is_dir() and not (out / MANIFEST).is_file()
-        if foreign:
+        if holds_something_else(out):
             raise UserInputError(f"{out}: the folder is not empty and holds no data set; choose another `out`")
         if not (out / MANIFEST).is_file():
             (out / WORK).mkdir(parents=True, exist_ok=True)
@@ -162,9 +168,10 @@ def _already_done(out: Path, fingerprint: str) -> Manifest | None:
     return manifest
 
 
-def _convert_block(config: PrepConfig, source: Source, number: int, fingerprint: str) -> None:
-    start = number * config.shard_size
-    stop = min(start + config.shard_size, len(source))
+def read_block(
+    config: PrepConfig, source: Source, start: int, stop: int
+) -> tuple[list[Structure], list[Edges], list[Quarantined]]:
+    """Usable structures with their edges, and the other inputs, among the inputs `start` to `stop - 1`."""
     structures: list[Structure] = []
     edges: list[Edges] = []
     rejected: list[Quarantined] = []
@@ -175,12 +182,26 @@ def _convert_block(config: PrepConfig, source: Source, number: int, fingerprint:
         elif isinstance(each, Structure):
             structures.append(each)
             edges.append(outcome)
+    return structures, edges, rejected
+
+
+def block_content(
+    config: PrepConfig, source: Source, structures: list[Structure], edges: list[Edges], number: int
+) -> ShardContent:
+    """What the shard of a block holds."""
+    names = list(source.splits)
+    splits = [names.index(each.split or split_of(each.id, config.splits)) for each in structures]
+    content = build_content(structures, edges, source.targets, splits, store_edges=config.neighbors.store)
+    content.attributes = {"cutoff_angstrom": config.neighbors.cutoff, "neighbor_rule": RULE, "number": number}
+    return content
+
+
+def _convert_block(config: PrepConfig, source: Source, number: int, fingerprint: str) -> None:
+    start = number * config.shard_size
+    structures, edges, rejected = read_block(config, source, start, min(start + config.shard_size, len(source)))
     shard, statistics = None, {}
     if structures:
-        names = list(source.splits)
-        splits = [names.index(each.split or split_of(each.id, config.splits)) for each in structures]
-        content = build_content(structures, edges, source.targets, splits, store_edges=config.neighbors.store)
-        content.attributes = {"cutoff_angstrom": config.neighbors.cutoff, "neighbor_rule": RULE, "number": number}
+        content = block_content(config, source, structures, edges, number)
         image = shard_image(content)
         path = config.out / shard_name(number)
         write_atomic(path, image)
@@ -193,7 +214,7 @@ def _convert_block(config: PrepConfig, source: Source, number: int, fingerprint:
             atoms=content.atoms,
             edges=content.edges,
         )
-        statistics = shard_statistics(content, source.targets, names)
+        statistics = shard_statistics(content, source.targets, list(source.splits))
     record = BlockRecord(fingerprint=fingerprint, shard=shard, statistics=statistics, quarantined=rejected)
     write_block_record(config.out / WORK, number, record)
 

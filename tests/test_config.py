@@ -46,7 +46,9 @@ def test_defaults_and_values(load):
 
 WRONG = [
     pytest.param(GOOD + "shard_sise: 3\n", r"config.yaml:5: unknown key shard_sise; did you mean shard_size\?$"),
-    pytest.param(GOOD + "zzz: 3\n", r":5: unknown key zzz; known here: source, out, shard_size, neighbors, splits$"),
+    pytest.param(
+        GOOD + "zzz: 3\n", r":5: unknown key zzz; known here: source, out, shard_size, neighbors, splits, job$"
+    ),
     pytest.param(GOOD.replace("cutoff", "cutof"), r":4: unknown key neighbors.cutof; did you mean cutoff\?$"),
     pytest.param(GOOD.replace("samples", "sample"), r":1: unknown key source.sample; did you mean samples\?$"),
     pytest.param(CIF.replace("column", "colum"), r":6: unknown key source.targets.gap.colum; did you mean column\?$"),
@@ -244,6 +246,17 @@ def load_train(tmp_path):
         (["data.train=[3]"], r"data.train.0: input should be a path \(given: 3\)"),
         (["data.train=[]"], "data.train: list should have at least 1 item"),
         (["balance.speeds=[1, -1]"], "balance.speeds.1: input should be greater than 0"),
+        (["model={name: schnt}"], r"model.name: 'schnt' is none of 'egnn', 'schnet', 'painn', 'megnet'"),
+        (["model={name: painn, radail: 3}"], r"unknown key model.radail; did you mean radial\?"),
+        (
+            ["model={name: schnet, message_width: 3}"],
+            r"unknown key model.message_width; did you mean embedding_width\?",
+        ),
+        (["model={mesage_width: 3}"], r"unknown key model.mesage_width; did you mean message_width\?"),
+        (["model={name: megnet, radial_basis: 1}"], "unknown key model.radial_basis; known here"),
+        (["model.radial_basis.cuont=3"], r"unknown key model.radial_basis.cuont; did you mean count\?"),
+        (["model={name: painn, width: 0}"], r"model.width: input should be greater than 0 \(given: 0\)"),
+        (["model=3"], "model: "),
         (["batch={cost: 1e6}", "schedule.scaling=sqrt"], "schedule.scaling: sqrt needs batch.graphs"),
     ],
 )

@@ -82,6 +82,14 @@ def dump_config(config: Section) -> str:
     return stream.getvalue()
 
 
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a tree by `key.sub`."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
 def _apply_override(tree: CommentedMap, override: str) -> Location:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
@@ -138,7 +146,7 @@ def _message(fault: Any, dotted: str, model: type[Section], location: Location) 
         return f"{'.'.join(str(p) for p in (*location, fault['loc'][-1]))} is missing"
     if fault["type"] == "union_tag_invalid":
         key, tag, known = (fault["ctx"][name] for name in ("discriminator", "tag", "expected_tags"))
-        return f"{dotted}.{key.strip(chr(39))}: {tag!r} is none of {known}"
+        return f"{dotted}.{key.strip(chr(39)).removesuffix('()')}: {tag!r} is none of {known}"
     text = _PLAIN_WORDS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
     given = fault.get("input")
     shown = "" if isinstance(given, dict | list) else f" (given: {given!r})"
@@ -178,12 +186,20 @@ def _known_keys(model: type[Section], loc: Location) -> list[str]:
                 section = section.model_fields[str(part)].annotation
             continue
         members = _sections_in(section)
-        tagged = [
-            m for m in members if part in typing.get_args(getattr(m.model_fields.get("kind"), "annotation", None))
-        ]
+        tagged = [member for member in members if part in _tags(member)]
         section = (tagged or members or [section])[0]
     members = _sections_in(section)
     return list(members[0].model_fields) if members else []
+
+
+def _tags(section: type[Section]) -> tuple[str, ...]:
+    """Values of `kind` or `name` by which a section is told from others."""
+    return tuple(
+        value
+        for key in ("kind", "name")
+        if key in section.model_fields
+        for value in typing.get_args(section.model_fields[key].annotation)
+    )
 
 
 def _sections_in(annotation: Any) -> list[type[Section]]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from matsci_hpc.config.base import Folder, Section
+from matsci_hpc.config.job import JobRequest
 from matsci_hpc.targets import MAX_TARGETS, TargetKind
 
 
@@ -98,6 +99,8 @@ class PrepConfig(Section):
     neighbors: Neighbors
     splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.9, "val": 0.05, "test": 0.05})
     """Share of each split. A hash of a sample's id decides its split, so it stays when data are added."""
+
+    job: JobRequest = JobRequest()
 
     @field_validator("splits")
     @classmethod

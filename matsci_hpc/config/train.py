@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from matsci_hpc.config.base import Folder, Section
+from matsci_hpc.config.job import JobRequest
+from matsci_hpc.config.model import Egnn, Model
 
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -131,43 +133,16 @@ class Balance(Section):
 class Parallel(Section):
     """How ranks talk to each other."""
 
-    backend: Literal["auto", "none", "gloo"] = "auto"
-    """`auto` takes none for one rank and gloo for several."""
+    backend: Literal["auto", "none", "gloo", "mpi", "horovod"] = "auto"
+    """`auto` takes none for one rank and gloo for several; `mpi` is the cluster's own MPI, through mpi4py; `horovod`
+    has to be built first (docs/horovod.md)."""
+    horovod_operations: Literal["auto", "mpi", "ccl"] = "auto"
+    """Who carries out Horovod's sums: MPI or oneCCL; `auto` takes what HOROVOD_CPU_OPERATIONS says, else MPI."""
     timeout_s: PositiveFloat = 60.0
     """A rank without progress (part of a step, batch of an evaluation) counts as hung, and the job is over within this
     time: to leave time for that, the rank itself ends after 70 % of it."""
     startup_timeout_s: PositiveFloat = 300.0
     """The same until the first step: meeting the others, opening the data, building the model."""
-
-
-class RadialBasis(Section):
-    """Gaussian expansion of the distance, as extra input of the edge network."""
-
-    count: NonNegativeInt = 0
-    """Gaussians up to the cutoff; 0 uses the squared distance alone, as in the original E(n)-GNN."""
-
-
-class Model(Section):
-    """The encoder. Defaults are the published pretraining settings."""
-
-    name: Literal["egnn"] = "egnn"
-    layers: PositiveInt = 5
-    width: PositiveInt = 32
-    """Features of an atom."""
-    message_width: PositiveInt = 128
-    """Features of a message along an edge."""
-    position_width: PositiveInt = 64
-    """Hidden width of the network that moves atoms."""
-    update_positions: bool = True
-    """Let each layer move the atoms (the equivariant part); off is faster and still invariant."""
-    envelope: bool = False
-    """Fade messages to zero at the cutoff, so that outputs change smoothly as atoms cross it."""
-    radial_basis: RadialBasis = RadialBasis()
-    readout: Literal["sum", "mean"] = "sum"
-    """How atoms make a graph: sum for extensive and counting tasks, mean for intensive properties."""
-    embedding_width: PositiveInt = 128
-    """Features of a graph, the input of every head."""
-    head_layers: PositiveInt = 2
 
 
 class Target(Section):
@@ -238,6 +213,10 @@ class TrainConfig(Section):
     seed: int = Field(ge=0, lt=2**63, default=0)
     """Of the parameters and the order of the samples."""
     data: Data
+    init_from: Path | None = None
+    """Fine-tuning: folder of another run (its best checkpoint, else its newest usable one), or one checkpoint folder,
+    whose encoder this run starts from; heads are new. `model` must be as there but for `readout` and `head_layers`.
+    Once this run has a checkpoint of its own it goes on from that."""
     steps: PositiveInt
     """Optimiser steps of the whole run."""
     max_time_s: PositiveFloat | None = None
@@ -246,14 +225,19 @@ class TrainConfig(Section):
     balance: Balance = Balance()
     targets: dict[str, Target] = Field(default_factory=dict)
     """Targets to learn, by name; empty = every target of the data sets."""
-    model: Model = Model()
+    model: Model = Egnn()
+    """The encoder, by its `name`, and the heads."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     parallel: Parallel = Parallel()
     precision: Literal["float32", "float64", "bf16"] = "float32"
+    optimize: Literal["none", "compile"] = "none"
+    """`compile` lets PyTorch compile the model at the start, a minute or so: numbers are the same up to rounding, and
+    checkpoints go from one to the other. It pays in long runs."""
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Evaluate = Evaluate()
     nonfinite: NonFinite = NonFinite()
+    job: JobRequest = JobRequest()
     log_every: PositiveInt = 10
     """Steps between lines in metrics.jsonl."""
     record_samples: bool = False

@@ -80,6 +80,16 @@ class Manifest(_Strict):
     quarantine: FileRecord
 
 
+def holds_something_else(folder: Path) -> bool:
+    """Whether there is anything in a folder but a data set, finished or not.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    ours = (folder / ".work").is_dir() or (folder / MANIFEST).is_file()
+    return not ours and folder.is_dir() and any(folder.iterdir())
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the data set in a folder.
 

@@ -45,9 +45,14 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def is_checkpoint_name(name: str) -> bool:
+    """Whether a folder of this name may be a checkpoint."""
+    return _NAME.fullmatch(name) is not None
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, the newest first."""
-    found = [path for path in folder.glob("step-*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    found = [path for path in folder.glob("step-*") if path.is_dir() and is_checkpoint_name(path.name)]
     return sorted(found, key=_step_of, reverse=True)
 
 
@@ -194,8 +199,12 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserInputError(f"{path}: the saved model has another shape than the config's: {reason}") from None
-    record = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    return read_state(record["run"])
+    return saved_state(path)
+
+
+def saved_state(path: Path) -> RunState:
+    """The state in a verified checkpoint."""
+    return read_state(json.loads((path / "state.json").read_text(encoding="utf-8"))["run"])
 
 
 def _step_of(path: Path) -> int:

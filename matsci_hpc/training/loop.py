@@ -19,6 +19,7 @@ from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.staging.stage import staged
 from matsci_hpc.telemetry.recorder import StepClock, gather_interval
+from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
 from matsci_hpc.training.evaluation import evaluate
 from matsci_hpc.training.messages import announce
@@ -26,11 +27,11 @@ from matsci_hpc.training.nonfinite import NonFiniteSteps
 from matsci_hpc.training.optimization import learning_rate
 from matsci_hpc.training.planning import cost_of, cursor_of, division_of, plan_of
 from matsci_hpc.training.records import RunRecords
-from matsci_hpc.training.run_folder import open_run
+from matsci_hpc.training.run_folder import complete_run, open_run
 from matsci_hpc.training.run_lock import RunLock
 from matsci_hpc.training.saving import CheckpointWriter
 from matsci_hpc.training.setup import Run, build_run, limit_threads, resume
-from matsci_hpc.training.stopping import StopRequests, StopSignals
+from matsci_hpc.training.stopping import ELSEWHERE, StopRequests, StopSignals
 from matsci_hpc.training.tasks import local_losses
 from matsci_hpc.whole_files import write_atomic
 
@@ -62,6 +63,7 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
         MachineError: ranks cannot find or have lost each other, or the output cannot be written.
     """
     limit_threads()
+    keep_freed_memory()
     comm = open_communicator(config.parallel, config.checkpoint.timeout_s)
     lock = RunLock(config.run_dir)
     failure: str | None = None
@@ -112,6 +114,8 @@ class Trainer:
         run, config = self.run, self.run.config
         if run.comm.rank == 0:
             announce(run, self.plan)
+        if on_first(run.comm, self.stops.look):  # it came while the job waited, or a life before was killed over it
+            return self._stop()
         run.comm.activity.at("data", run.state.step + 1)
         run.model.train()
         learns = config.balance.fit
@@ -135,17 +139,18 @@ class Trainer:
                     return self._stop()
 
     def _stop(self) -> Outcome:
-        """End this life with a checkpoint."""
+        """End this life with a checkpoint; `STOPPED` says why when all else is on disk."""
         self._save_last()
-        reason = self.stops.reason or "another rank was asked to"
-        return Outcome(self.run.state.step, complete=False, reason=reason)
+        stopped = self.run.folder.stopped
+        on_first(self.run.comm, lambda: write_atomic(stopped, f"{self.stops.use_up()}\n".encode()))
+        return Outcome(self.run.state.step, complete=False, reason=self.stops.reason or ELSEWHERE)
 
     def _finish(self) -> Outcome:
         """End the run: `DONE` is written when all else is on disk."""
         run = self.run
         self._save_last()
         content = f"{json.dumps({'step': run.state.step} | (self._final or {}), indent=1)}\n".encode()
-        on_first(run.comm, lambda: write_atomic(run.folder.done, content))
+        on_first(run.comm, lambda: complete_run(run.folder, content))
         return Outcome(run.state.step, complete=True)
 
     def _step(self, works: Any) -> bool:

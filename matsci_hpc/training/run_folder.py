@@ -5,19 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matsci_hpc.config.loading import dump_config, load_config
-from matsci_hpc.config.train import Staging, TrainConfig
+from matsci_hpc.config.loading import dump_config, flat, load_config
+from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.telemetry.provenance import describe_machine
 from matsci_hpc.training.checkpoint import list_checkpoints
 from matsci_hpc.training.run_lock import RunLock
+from matsci_hpc.training.run_rules import holds_something_else, refuse_changes
 from matsci_hpc.whole_files import output_error, write_atomic
-
-FIXED = ("seed", "data", "batch", "targets", "model", "precision")
-"""Sections that a resumed run may not change: they decide what was learned from and what the parameters mean."""
-FREE = {"data": {"staging"}, "batch": {"micro_batches", "micro_cost"}}
-"""Keys in them that decide neither."""
 
 
 class RunFolder:
@@ -32,7 +28,8 @@ class RunFolder:
         evaluations: one line per evaluation.
         checkpoints: folder of the checkpoints.
         oversized: samples that are too large by the config, if there are any.
-        stop: asks the run to stop.
+        stop: asks the run to stop; the life that obeys it removes it.
+        stopped: why the newest life stopped before it was complete, in one line.
         done: there only when training is complete.
     """
 
@@ -46,6 +43,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.oversized = path / "oversized.jsonl"
         self.stop = path / "STOP"
+        self.stopped = path / "STOPPED"
         self.done = path / "DONE"
 
     def samples(self, rank: int) -> Path:
@@ -78,20 +76,22 @@ def open_run(config: TrainConfig, collection: Collection, ranks: int, backend: s
     run = RunFolder(config.run_dir)
     changes: list[str] = []
     try:
-        if run.path.is_dir() and any(run.path.iterdir()) and not run.config.is_file() and not _only_job_files(run.path):
+        if holds_something_else(run.path):
             raise UserInputError(f"{run.path}: the folder is not empty and holds no run; choose another run_dir")
         run.path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        if run.config.is_file() and run.has_trained():
+        run.stopped.unlink(missing_ok=True)
+        trained = run.config.is_file() and run.has_trained()
+        if trained:
             before = load_config(TrainConfig, run.config)
-            _refuse_changes(config, before, run.config)
+            refuse_changes(config, before, run.config)
             changes = _changes(before, config)
         life, earlier = _earlier_lives(run.provenance, run.metrics)
         steps_done = run.steps_done()
         if steps_done is not None and steps_done >= config.steps:
+            run.stop.unlink(missing_ok=True)  # there is nothing to stop
             return life - 1, steps_done
         run.done.unlink(missing_ok=True)
-        run.stop.unlink(missing_ok=True)  # it stopped the life before this one
     except OSError as error:
         raise output_error(run.path, error) from None
     for change in changes:
@@ -99,9 +99,37 @@ def open_run(config: TrainConfig, collection: Collection, ranks: int, backend: s
     write_atomic(run.config, dump_config(config).encode())
     record = describe_machine() | {"life": life, "ranks": ranks, "backend": backend, "changes": changes}
     record["earlier_lives"] = earlier
-    write_atomic(run.provenance, f"{json.dumps(record, indent=1)}\n".encode())
-    write_atomic(run.data, f"{json.dumps(_describe_data(collection), indent=1)}\n".encode())
+    if trained:
+        record |= _noted_origin(run.provenance)
+    write_atomic(run.provenance, _json(record))
+    write_atomic(run.data, _json(_describe_data(collection)))
     return life, 0
+
+
+def note_origin(run: RunFolder, origin: dict[str, Any]) -> None:
+    """Keep in the provenance where the encoder of a run that begins came from; on rank 0, after `open_run`.
+
+    Raises:
+        UserInputError, MachineError: it cannot be written.
+    """
+    try:
+        record = json.loads(run.provenance.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise output_error(run.provenance, error) from None
+    write_atomic(run.provenance, _json(record | {"init_from": origin}))
+
+
+def complete_run(run: RunFolder, result: bytes) -> None:
+    """End a run, on rank 0: what it found becomes `DONE`, and a STOP that came too late is taken away.
+
+    Raises:
+        UserInputError, MachineError: the folder cannot be written.
+    """
+    write_atomic(run.done, result)
+    try:
+        run.stop.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(run.stop, error) from None
 
 
 def _describe_data(collection: Collection) -> list[dict[str, Any]]:
@@ -119,43 +147,16 @@ def _describe_data(collection: Collection) -> list[dict[str, Any]]:
 
 def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:
     """What a resumed run does otherwise than the life before, as `key.sub: old -> new`."""
-    old, new = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
     keys = sorted((old.keys() | new.keys()) - {"run_dir"})
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _only_job_files(path: Path) -> bool:
-    """Whether there is nothing but what a launcher puts there before the run begins."""
-    return all(
-        each.name in {"STOP", ".lock"} or each.suffix in {".sbatch", ".out", ".err", ".log"} for each in path.iterdir()
-    )
-
-
-def _refuse_changes(config: TrainConfig, before: TrainConfig, where: Path) -> None:
-    # Where the same data are read changes nothing.
-    config, before = (
-        each.model_copy(update={"data": each.data.model_copy(update={"staging": Staging()})})
-        for each in (config, before)
-    )
-    for section in FIXED:
-        now, then = (_fixed_part(each, section) for each in (config, before))
-        if now != then:
-            raise UserInputError(
-                f"{where.parent}: holds a run with another {section!r} ({where}); choose another run_dir, or resume it "
-                f"with the same {section!r}"
-            )
-
-
-def _fixed_part(config: TrainConfig, section: str) -> Any:
-    part = config.model_dump()[section]
-    return {key: part[key] for key in part.keys() - FREE[section]} if section in FREE else part
+def _noted_origin(provenance: Path) -> dict[str, Any]:
+    """What `note_origin` noted in a life before."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return {"init_from": json.loads(provenance.read_text(encoding="utf-8"))["init_from"]}
+    return {}
 
 
 def _earlier_lives(provenance: Path, metrics: Path) -> tuple[int, list[dict[str, Any]]]:
@@ -175,3 +176,7 @@ def _lives_in(metrics: Path) -> int:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 lives.append(int(json.loads(line)["life"]))
     return max(lives) + 1
+
+
+def _json(value: Any) -> bytes:
+    return f"{json.dumps(value, indent=1)}\n".encode()

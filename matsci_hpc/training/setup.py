@@ -13,14 +13,16 @@ from matsci_hpc.config.loading import dump_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collection import Collection
+from matsci_hpc.loading.sanity import checked_batch
 from matsci_hpc.models.registry import Model, build_model
 from matsci_hpc.parallel.communicator import Communicator
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.training.checkpoint import load_checkpoint, newest_usable
+from matsci_hpc.training.initial_encoder import choose_origin, load_encoder
 from matsci_hpc.training.optimization import build_optimizer
 from matsci_hpc.training.precision import Precision
-from matsci_hpc.training.run_folder import RunFolder
+from matsci_hpc.training.run_folder import RunFolder, note_origin
 from matsci_hpc.training.run_state import RunState
 from matsci_hpc.training.tasks import Task, build_tasks
 
@@ -47,6 +49,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator) -
 
     Raises:
         UserInputError: targets or splits do not fit the data.
+        MachineError: the model is to be compiled, and cannot be.
     """
     precision = Precision(config.precision)
     held_out = _held_out(config, collection)
@@ -58,6 +61,13 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator) -
         collection.cutoff,
         {task.name: task.scaling for task in tasks},
     ).to(dtype=precision.dtype)
+    if config.optimize == "compile":
+        if config.model.backend != "own":
+            raise UserInputError("optimize: compile needs model.backend: own; DGL's kernels cannot be compiled")
+        from matsci_hpc.training.compiled import optimize_model
+
+        few = collection.in_split(config.data.split)[:2]
+        optimize_model(model, model.encoder, lambda: precision.cast(checked_batch(collection, few)), precision)
     return Run(
         config=config,
         config_text=dump_config(config),
@@ -84,13 +94,13 @@ def limit_threads() -> None:
 
 
 def resume(run: Run) -> None:
-    """Go on from the newest usable checkpoint, if there is one; collective.
+    """Go on from the newest usable checkpoint, if there is one, else begin, by `init_from` or anew; collective.
 
     Rank 0 chooses and all load, so that all start from the same step; then rank 0's parameters become everybody's,
     since processors of different kinds may round the first ones differently.
 
     Raises:
-        UserInputError: the checkpoint does not fit the model or the data.
+        UserInputError: the checkpoint does not fit the model or the data, or `init_from` has none that does.
     """
     chosen = on_first(run.comm, lambda: _choose(run.folder.checkpoints))
     if chosen is not None:
@@ -105,9 +115,21 @@ def resume(run: Run) -> None:
                 f"steps: {run.config.steps:,}, but {run.config.run_dir} has taken {run.state.step:,}: set steps to "
                 f"{run.state.step} to end it there, or choose another run_dir"
             )
+    elif run.config.init_from is not None:
+        init_from = run.config.init_from
+        start = on_first(run.comm, lambda: _origin(run, init_from))
+        on_every(run.comm, lambda: load_encoder(Path(start), run.model))
     with torch.no_grad():
         for parameter in run.model.parameters():
             run.comm.broadcast(parameter)
+
+
+def _origin(run: Run, init_from: Path) -> str:
+    """The checkpoint whose encoder a run begins with, noted and said."""
+    origin = choose_origin(init_from, run.config.model)
+    note_origin(run.folder, origin.to_json())
+    print(f"{run.config.run_dir}: begins with the encoder of {origin.path}", flush=True)
+    return origin.path
 
 
 def _choose(checkpoints: Path) -> str | None:

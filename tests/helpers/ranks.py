@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MPIRUN = Path(sys.executable).parent / "mpirun"
+INTEL = Path(sys.executable).parent / "mpiexec.hydra"
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -19,13 +20,15 @@ def environment(**extra: str) -> dict[str, str]:
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "OMPI_MCA_osc": "^ucx",
+        "I_MPI_FABRICS": "shm",
         **extra,
     }
 
 
 def mpirun(ranks: int, *program: object) -> list[str]:
     """The command that starts a program on so many ranks."""
-    return [str(MPIRUN), "-n", str(ranks), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", *map(str, program)]
+    options = ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"] if not INTEL.exists() else []
+    return [str(INTEL if INTEL.exists() else MPIRUN), "-n", str(ranks), *options, *map(str, program)]
 
 
 def command(ranks: int, *arguments: object) -> list[str]:

@@ -7,6 +7,11 @@ import pytest
 from crystal_data import prepare_crystals
 from ranks import run_ranks
 
+from matsci_hpc.config.loading import load_config
+from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.parallel.mpi import World
+from matsci_hpc.prepare import prepare
+
 CONFIG = """\
 run_dir: {run_dir}
 seed: 7
@@ -27,6 +32,19 @@ log_every: 1
 def crystals(tmp_path_factory) -> Path:
     """60 crystals of 1 to 14 atoms with four kinds of targets, one of them often absent."""
     return prepare_crystals(tmp_path_factory.mktemp("crystals"))
+
+
+@pytest.fixture(scope="session")
+def clouds(tmp_path_factory) -> Path:
+    """30 symmetry clouds: no sample of theirs carries a target of the crystals, or the other way round."""
+    folder = tmp_path_factory.mktemp("clouds")
+    config = folder / "prep.yaml"
+    config.write_text(
+        f"source: {{kind: symmetry, samples: 30, max_atoms: 12, groups: [C2, C3, Ci]}}\nout: {folder}/data\n"
+        "shard_size: 8\nneighbors: {cutoff: 4.0}\nsplits: {train: 0.7, val: 0.3}\n"
+    )
+    prepare(load_config(PrepConfig, config), World())
+    return folder / "data"
 
 
 @pytest.fixture(scope="session")

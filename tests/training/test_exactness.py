@@ -63,6 +63,13 @@ def test_many_ranks_agree_with_one(one_rank, train, lines, ranks):
     assert_same_run(lines, one_rank, many)
 
 
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_joined_by_mpi_agree_with_one(one_rank, train, lines, ranks):
+    many = train("many", ranks, *LONG, "parallel.backend=mpi")
+    assert lines(many)[0]["ranks"] == ranks
+    assert_same_run(lines, one_rank, many)
+
+
 @pytest.mark.parametrize(
     ("ranks", "parts"), [(1, "batch.micro_batches=3"), (2, "batch.micro_batches=2"), (1, "batch.micro_cost=500")]
 )

@@ -38,10 +38,11 @@ cli.main()
 def faulty_run(config, tmp_path):
     """Training in whose third step one rank runs into a fault while it computes."""
 
-    def run(fault: str, rank: int, ranks: int):
+    def run(fault: str, rank: int, ranks: int, backend: str = "auto"):
         program = tmp_path / "faulty.py"
         program.write_text(WRAPPER.format(rank=str(rank), fault=FAULTS[fault]))
         words = [sys.executable, program, "train", config, f"run_dir={tmp_path / 'run'}", "parallel.timeout_s=4"]
+        words.append(f"parallel.backend={backend}")
         return run_command(mpirun(ranks, *words) if ranks > 1 else list(map(str, words)), timeout_s=100)
 
     return run
@@ -71,10 +72,20 @@ def test_the_survivor_names_the_rank_that_died(faulty_run, fault, rank):
         assert "Fatal Python error: Bus error" in result.stderr
 
 
+@pytest.mark.parametrize(("fault", "rank"), [("stopped", 1), ("killed", 0)])
+def test_the_same_where_mpi_joins_the_ranks(faulty_run, fault, rank):
+    result = faulty_run(fault, rank, 2, "mpi")
+    assert result.returncode != 0
+    # By a rank that was killed, MPI's launcher ends the others at once, and names it.
+    by_us, by_launcher = rf"error: .*rank {rank} on \S+ \(process \d+\).*step 3\b", rf"rank {rank} with PID \d+ on node"
+    pattern = by_us if fault == "stopped" else f"{by_us}|{by_launcher}"
+    assert re.search(pattern, result.stderr), result.stderr
+
+
 @pytest.mark.parametrize("when", ["before the ranks have met", "after the last step"])
 def test_a_rank_that_stops_where_nobody_watches_ends_the_job(config, tmp_path, when):
     """In MPI's own welcome and farewell, which wait for every rank and hold Python's lock."""
-    module, name = ("communicator", "_meet") if when.startswith("before") else ("deadline", "leave_within")
+    module, name = ("watched", "meet") if when.startswith("before") else ("deadline", "leave_within")
     program = tmp_path / "stops.py"
     program.write_text(
         f"import os, signal\nfrom matsci_hpc.parallel import {module}\nfrom matsci_hpc import cli\n"

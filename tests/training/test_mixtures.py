@@ -9,26 +9,9 @@ import pytest
 from ranks import run_ranks
 from soak import seen_by_epoch
 
-from matsci_hpc.config.loading import load_config
-from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.loading.collection import Collection
-from matsci_hpc.parallel.mpi import World
-from matsci_hpc.prepare import prepare
 
 pytestmark = pytest.mark.mpi
-
-
-@pytest.fixture(scope="module")
-def clouds(tmp_path_factory) -> Path:
-    """30 symmetry clouds: no sample of theirs carries a target of the crystals, or the other way round."""
-    folder = tmp_path_factory.mktemp("clouds")
-    config = folder / "prep.yaml"
-    config.write_text(
-        f"source: {{kind: symmetry, samples: 30, max_atoms: 12, groups: [C2, C3, Ci]}}\nout: {folder}/data\n"
-        "shard_size: 8\nneighbors: {cutoff: 4.0}\nsplits: {train: 0.7, val: 0.3}\n"
-    )
-    prepare(load_config(PrepConfig, config), World())
-    return folder / "data"
 
 
 def mixed(crystals: Path, clouds: Path, repeats: str) -> tuple[str, ...]:
@@ -90,6 +73,7 @@ def test_the_mixture_is_said_and_contradictions_are_refused(crystals, clouds, co
     assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_fitted_cost_is_saved_and_a_resumed_run_divides_by_it(crystals, train):
     """The times of this machine decide what is fitted, so the test asks the run's own checkpoint."""
     options = ("balance.fit=true", "batch.graphs=20", "record_samples=true", "steps=1000")

@@ -12,7 +12,8 @@ from soak import live, seen_by_epoch
 pytestmark = pytest.mark.mpi
 
 
-@pytest.mark.parametrize(("stops", "steps"), [(7, 1200), pytest.param(36, 4000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("stops", "steps"), [(7, 1200), (36, 4000)])
 def test_a_run_stopped_at_random_moments(config, train, lines, tmp_path, stops, steps):
     chance = random.Random(stops)
     overrides = [f"steps={steps}", "checkpoint.every_steps=4", "evaluate.every_steps=60", "record_samples=true"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from batches import collate, random_graph
 
-from matsci_hpc.config.train import Model as ModelConfig
+from matsci_hpc.config.model import Egnn as ModelConfig
 from matsci_hpc.models.registry import build_model
 from matsci_hpc.shards.statistics import TargetStatistics
 from matsci_hpc.targets import TargetSpec
