@@ -133,9 +133,10 @@ class Balance(Section):
 class Parallel(Section):
     """How ranks talk to each other."""
 
-    backend: Literal["auto", "none", "gloo", "mpi", "horovod"] = "auto"
-    """`auto` takes none for one rank and gloo for several; `mpi` is the cluster's own MPI, through mpi4py; `horovod`
-    has to be built first (docs/horovod.md)."""
+    backend: Literal["auto", "none", "gloo", "mpi", "horovod", "nccl", "xccl", "ccl"] = "auto"
+    """`auto` takes none for one rank, and for several nccl on CUDA and ROCm, xccl on GPUs of Intel, gloo on processors.
+    `mpi` is the cluster's own MPI, through mpi4py; `horovod` has to be built first (docs/horovod.md); `ccl` is oneCCL
+    through oneccl_bindings_for_pytorch, which Intel has given up in favour of xccl."""
     horovod_operations: Literal["auto", "mpi", "ccl"] = "auto"
     """Who carries out Horovod's sums: MPI or oneCCL; `auto` takes what HOROVOD_CPU_OPERATIONS says, else MPI."""
     timeout_s: PositiveFloat = 60.0
@@ -230,7 +231,13 @@ class TrainConfig(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     parallel: Parallel = Parallel()
+    device: Literal["auto", "cpu", "cuda", "xpu"] = "auto"
+    """`auto` takes a GPU where torch sees one, else the processor. GPUs of AMD are cuda, too. The ranks of a node take
+    its GPUs in turn."""
     precision: Literal["float32", "float64", "bf16"] = "float32"
+    kernels: Literal["auto", "scatter", "segment", "triton"] = "auto"
+    """On a GPU, who adds up what edges bring to atoms. `auto` measures them when the run begins, and takes the fastest
+    whose sums are the same from run to run, which those of `scatter` are not."""
     optimize: Literal["none", "compile"] = "none"
     """`compile` lets PyTorch compile the model at the start, a minute or so: numbers are the same up to rounding, and
     checkpoints go from one to the other. It pays in long runs."""

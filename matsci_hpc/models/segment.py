@@ -6,8 +6,8 @@ so each is the derivative of the other at every order, and forces or Hessians ne
 
 On a CPU, `index_select` is the fastest gather and `embedding_bag` the fastest segment sum; PyTorch's own
 derivatives of the two are slow scatters, which pairing them avoids. The order of summation is fixed, so
-results are the same from run to run. On other devices `index_add_` does the sums. Indices are int32 or int64,
-all of a batch alike; half the bytes are half the traffic.
+results are the same from run to run. `device_sums` has what other devices take. Indices are int32 or int64, all of
+a batch alike; half the bytes are half the traffic.
 
 Eager code goes through an autograd Function, which costs least per call; under `torch.compile` the same product is
 the operator `matsci_hpc::product`, which the compiler takes as it is, since its own scatters on a CPU are slow.
@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from matsci_hpc.models.device_sums import scatter, sum_on_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +46,14 @@ class Selection:
         """The product with `values` [columns, F]: [R, F], without derivative."""
         if self.per_row == 1:
             return values.index_select(0, self.column)
-        # Values of width zero have nothing to sum, and the kernel does not take them.
-        if values.device.type != "cpu" or values.shape[1] == 0:
-            return self.times_by_scatter(values)
+        if values.device.type != "cpu":
+            return sum_on_device(values, self.column, self.pointer, self.per_row)
+        if values.shape[1] == 0:  # nothing to sum, and the kernel does not take it
+            return scatter(values, self.column, self.pointer, self.per_row)
         summed, *_ = torch.embedding_bag(
             values.contiguous(), self.column, self.pointer, mode=0, include_last_offset=True
         )
         return summed
-
-    def times_by_scatter(self, values: Tensor) -> Tensor:
-        """`times` on any device."""
-        row = torch.repeat_interleave(self.pointer.diff(), output_size=len(self.column))
-        # Short types add up in float32, as the CPU kernel does by itself.
-        total = torch.promote_types(values.dtype, torch.float32)
-        selected = values.index_select(0, self.column).to(total)
-        summed = selected.new_zeros((self.rows, values.shape[1])).index_add_(0, row, selected)
-        return summed.to(values.dtype)
 
 
 class _Product(torch.autograd.Function):
@@ -205,8 +199,13 @@ class EdgeLayout:
             edge_pointer = edge_pointer.clamp(first, last) - first
         edges = len(sender)
         summing, gathering = segments(receiver - start, edge_pointer[start : stop + 1])
-        order = torch.argsort(sender, stable=True).to(kind)
-        sent = torch.bincount(sender, minlength=atoms).cumsum(0, dtype=kind)
+        by_sender = torch.sort(sender, stable=True)
+        order = by_sender.indices.to(kind)
+        if device.type == "cpu":
+            sent = torch.bincount(sender, minlength=atoms).cumsum(0, dtype=kind)
+        else:  # where counting would wait for the device
+            atom = torch.arange(1, atoms + 1, dtype=kind, device=device)
+            sent = torch.searchsorted(by_sender.values, atom, out_int32=kind == torch.int32)
         ends = torch.stack((receiver, sender + atoms), dim=1).flatten()
         sent_pointer = torch.cat((edge_pointer[:1], sent))
         return cls(

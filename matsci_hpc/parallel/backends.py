@@ -31,10 +31,52 @@ def _gloo_is_missing() -> str | None:
     return None if dist.is_gloo_available() else "this build of torch has no gloo"
 
 
-def _open_gloo(meeting: Meeting) -> Communicator:
-    from matsci_hpc.parallel.torch_distributed import TorchCommunicator
+def _open_torch(name: str) -> Callable[[Meeting], Communicator]:
+    def open_group(meeting: Meeting) -> Communicator:
+        from matsci_hpc.parallel.torch_distributed import TorchCommunicator
 
-    return TorchCommunicator("gloo", meeting)
+        return TorchCommunicator(name, meeting)
+
+    return open_group
+
+
+def _nccl_is_missing() -> str | None:
+    import torch
+    import torch.distributed as dist
+
+    if not dist.is_nccl_available():
+        return "this build of torch has no nccl, which comes with those for CUDA and ROCm"
+    return None if torch.cuda.is_available() else "torch sees no GPU here, and nccl joins GPUs alone"
+
+
+def _xccl_is_missing() -> str | None:
+    import torch
+    import torch.distributed as dist
+
+    if not dist.is_xccl_available():
+        return "this build of torch has no xccl, which comes with those for GPUs of Intel from 2.8 on"
+    return None if torch.xpu.is_available() else "torch sees no GPU of Intel here, and xccl joins these alone"
+
+
+def _ccl_is_missing() -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from matsci_hpc.doctor.packages import same_series
+
+    try:
+        found = version("oneccl-bindings-for-pytorch")
+    except PackageNotFoundError:
+        return "oneccl-bindings-for-pytorch is not installed; Intel's own package index has it, for torch up to 2.8"
+    reason = same_series(found, torch.__version__)  # before it is imported: a pair that does not fit ends the process
+    return None if reason is None else f"oneccl-bindings-for-pytorch {found}: {reason}"
+
+
+def natural_backend(device: str) -> str:
+    """The backend of several ranks that compute on a type of device, where nothing else is known."""
+    wanted = next((each.name for each in BACKENDS.values() if each.devices[0] == device), "gloo")
+    return wanted if usable(wanted) is None else "gloo"
 
 
 def _mpi_is_missing() -> str | None:
@@ -65,9 +107,12 @@ def _open_horovod(meeting: Meeting) -> Communicator:
 BACKENDS = {
     each.name: each
     for each in (
-        Backend("gloo", ("cpu",), _gloo_is_missing, _open_gloo),
+        Backend("gloo", ("cpu", "cuda"), _gloo_is_missing, _open_torch("gloo")),
         Backend("mpi", ("cpu",), _mpi_is_missing, _open_mpi),
         Backend("horovod", ("cpu",), _horovod_is_missing, _open_horovod),
+        Backend("nccl", ("cuda",), _nccl_is_missing, _open_torch("nccl")),
+        Backend("xccl", ("xpu",), _xccl_is_missing, _open_torch("xccl")),
+        Backend("ccl", ("cpu", "xpu"), _ccl_is_missing, _open_torch("ccl")),
     )
 }
 """By name; `none` and `auto` of the config are no backends of several ranks."""

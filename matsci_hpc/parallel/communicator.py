@@ -136,12 +136,13 @@ class SingleProcess:
             self._watchdog.stop()
 
 
-def open_communicator(config: Parallel, longest_wait_s: float = 0.0) -> Communicator:
+def open_communicator(config: Parallel, longest_wait_s: float = 0.0, device: str = "cpu") -> Communicator:
     """Join the ranks that the launcher started, by the backend that the config names.
 
     Args:
         config: how.
         longest_wait_s: that a rank may honestly keep the others waiting while it makes progress.
+        device: type of the device that this rank computes on.
 
     Raises:
         UserInputError: the backend does not fit the number of ranks.
@@ -149,9 +150,11 @@ def open_communicator(config: Parallel, longest_wait_s: float = 0.0) -> Communic
     """
     info = discover(os.environ)
     limits = Limits(config.timeout_s, config.startup_timeout_s)
-    backend = config.backend
+    backend: str = config.backend
     if backend == "auto":
-        backend = "none" if info.size == 1 else "gloo"
+        from matsci_hpc.parallel.backends import natural_backend
+
+        backend = "none" if info.size == 1 else natural_backend(device)
     if backend == "none":
         if info.size > 1:
             raise UserInputError(f"parallel.backend is none, but {info.launcher} started {info.size} ranks; use auto")

@@ -148,16 +148,17 @@ class WatchedCommunicator(ABC):
         except self.faults as error:
             self.fail(str(error).splitlines()[0])
 
-    def wait_until(self, done: Callable[[], bool]) -> None:
+    def wait_until(self, done: Callable[[], bool], longest_s: float = POLL_S[1]) -> None:
         """Wait for a collective that does not fail by itself when a rank is gone.
 
         Args:
             done: looks, without waiting, whether it is over.
+            longest_s: longest sleep between two looks.
 
         Raises:
             RankError: it is not, and a rank is gone; it is named.
         """
-        pause_s, longest_s = POLL_S
+        pause_s = POLL_S[0]
         with self.activity.in_collective():
             while not done():
                 if self.watchdog.lost is not None:

@@ -79,7 +79,7 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
     if config.init_from is not None:
         choose_origin(config.init_from, config.model)
     start_s = time.perf_counter()
-    run = build_run(config, Collection(config.data.folders), SingleProcess())
+    run = build_run(config, Collection(config.data.folders), SingleProcess(), torch.device("cpu"))
     gradients = FlatGradients(run.model.parameters())
     parameter_bytes = sum(each.numel() * each.element_size() for each in run.model.parameters())
     program_bytes = max(private_bytes() - 2 * parameter_bytes, 0)

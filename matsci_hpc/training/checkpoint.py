@@ -195,7 +195,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         names = dict(model.named_parameters())
         for key, tensor in tensors.items():
             name, _, entry = key.partition("|")
-            optimizer.state[names[name]][entry] = tensor
+            optimizer.state[names[name]][entry] = tensor.to(names[name].device)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserInputError(f"{path}: the saved model has another shape than the config's: {reason}") from None

@@ -8,6 +8,7 @@ import os
 import shutil
 import sysconfig
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def optimize_model(model: nn.Module, encoder: nn.Module, sample: Callable[[], Ba
     Raises:
         MachineError: what the compiler needs is not there, or it fails.
     """
-    require_compiler()
+    require_compiler(precision.device)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)  # noqa: SLF001
     compile_parts = getattr(encoder, "compile_parts", None)
     if compile_parts is not None:
@@ -50,12 +51,20 @@ def optimize_model(model: nn.Module, encoder: nn.Module, sample: Callable[[], Ba
         ) from None
 
 
-def require_compiler() -> None:
-    """See to it that there is what PyTorch compiles with on a CPU.
+def require_compiler(device: str) -> None:
+    """See to it that there is what PyTorch compiles with.
+
+    Args:
+        device: type of the device that is compiled for.
 
     Raises:
-        MachineError: there is no C++ compiler, or none of Python's headers.
+        MachineError: there is no C++ compiler, no Triton where a GPU needs it, or none of Python's headers.
     """
+    if device != "cpu" and find_spec("triton") is None:
+        raise MachineError(
+            f"optimize: compile needs the package triton on {device}, which comes with torch's own builds for GPUs: "
+            "install it, or set optimize: none"
+        )
     name = os.environ.get("CXX") or "g++"
     if shutil.which(name) is None:
         raise MachineError(

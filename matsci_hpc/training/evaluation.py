@@ -62,7 +62,7 @@ def evaluate(
                 with precision.autocast():
                     outputs = model(batch)
                 for i, task in enumerate(tasks):
-                    sums[i] += task.sums(model, precision.widen(outputs[task.name]), batch)
+                    sums[i] += task.sums(model, precision.widen(outputs[task.name]), batch).cpu()
             comm.activity.tick()
             if number % BATCHES_PER_LOOK == 0:
                 asked = torch.tensor(float(stop_requested()))

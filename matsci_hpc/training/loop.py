@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from matsci_hpc.loading.cost import CostFit, fit
 from matsci_hpc.loading.loader import Loader, StepWork
 from matsci_hpc.loading.plan import Plan
 from matsci_hpc.parallel.communicator import open_communicator
+from matsci_hpc.parallel.device import finish_work, take_device
+from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.staging.stage import staged
@@ -22,6 +25,7 @@ from matsci_hpc.telemetry.recorder import StepClock, gather_interval
 from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
 from matsci_hpc.training.evaluation import evaluate
+from matsci_hpc.training.kernels import decide_kernel
 from matsci_hpc.training.messages import announce
 from matsci_hpc.training.nonfinite import NonFiniteSteps
 from matsci_hpc.training.optimization import learning_rate
@@ -64,18 +68,20 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
     """
     limit_threads()
     keep_freed_memory()
-    comm = open_communicator(config.parallel, config.checkpoint.timeout_s)
+    device = take_device(config.device, discover(os.environ))
+    comm = open_communicator(config.parallel, config.checkpoint.timeout_s, device.type)
     lock = RunLock(config.run_dir)
     failure: str | None = None
     try:
         with staged(config.data.staging, config.data.folders, comm, comm.activity.tick) as places:
             collection = on_every(comm, lambda: Collection(config.data.folders, places))
-            run = build_run(config, collection, comm)
+            run = build_run(config, collection, comm, device)
             # Rank 0 looks: others may see an older state of a shared file system, and all must do the same.
             life, steps_done = on_first(comm, lambda: open_run(config, collection, comm.size, comm.name, lock))
             if steps_done:
                 return Outcome(steps_done, complete=True)
             resume(run)
+            decide_kernel(run)
             return Trainer(run, plan_of(run), life, signals).train()
     except MachineError as error:
         failure = str(error)
@@ -165,6 +171,7 @@ class Trainer:
         self.records.note_samples(work)
         rate = self._set_learning_rate(work.cursor.step)
         sums = self._backward(work)
+        finish_work(run.precision.device)
         self.clock.lap("compute")
         activity.at("communication")
         run.comm.all_reduce(self.gradients.buffer)

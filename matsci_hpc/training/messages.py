@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from matsci_hpc.loading.plan import Plan
+from matsci_hpc.parallel.device import device_name
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.training.setup import Run
 
@@ -20,8 +21,9 @@ def announce(run: Run, plan: Plan) -> None:
     steps = f"{run.config.steps:,} steps" + (f", resuming at step {run.state.step:,}" if run.state.step else "")
     launcher = discover(os.environ).launcher
     where = f"{run.comm.size} ranks by {launcher} over {run.comm.name}" if run.comm.size > 1 else "one rank"
+    on_device = "" if run.device.type == "cpu" else f", device: {device_name(run.device)}"
     print(
-        f"{run.config.run_dir}: {steps}, on {where}, threads per rank: {torch.get_num_threads()}\n"
+        f"{run.config.run_dir}: {steps}, on {where}, threads per rank: {torch.get_num_threads()}{on_device}\n"
         f"  {parameters:,} parameters; {samples:,} samples and "
         f"{about}{math.ceil(samples / graphs):,} steps an epoch; {len(run.held_out):,} held out",
         flush=True,

@@ -56,6 +56,7 @@ def division_of(run: Run) -> Division:
         speeds=tuple(config.balance.speeds) if config.balance.speeds is not None else None,
         micro_batches=config.batch.micro_batches,
         micro_cost=config.batch.micro_cost,
+        pin=run.device.type == "cuda",
     )
 
 

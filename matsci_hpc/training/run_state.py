@@ -8,6 +8,9 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter,
 
 from matsci_hpc.loading.cost import CostModel
 
+LATER = {"kernel"}
+"""What checkpoints of earlier releases lack."""
+
 
 @dataclass(slots=True)
 class RunState:
@@ -25,6 +28,7 @@ class RunState:
         skipped_steps: steps left out because their loss or gradient was not finite.
         skipped_in_row: how many of these were the last ones.
         data: fingerprint of each data set.
+        kernel: who adds up over edges on a GPU, decided when the run began.
     """
 
     step: NonNegativeInt = 0
@@ -40,6 +44,7 @@ class RunState:
     skipped_steps: NonNegativeInt = 0
     skipped_in_row: NonNegativeInt = 0
     data: list[str] = field(default_factory=list)
+    kernel: str | None = None
 
     @property
     def epoch_of_last_step(self) -> int:
@@ -53,7 +58,7 @@ def read_state(record: Any) -> RunState:
     Raises:
         ValueError: a value is missing or cannot be one.
     """
-    if not isinstance(record, dict) or (missing := RunState.__dataclass_fields__.keys() - record.keys()):
+    if not isinstance(record, dict) or (missing := RunState.__dataclass_fields__.keys() - record.keys() - LATER):
         raise ValueError(f"lacks {', '.join(sorted(missing))}" if isinstance(record, dict) else "holds no state")
     try:
         return TypeAdapter(RunState).validate_json(json.dumps(record), strict=True)

@@ -41,17 +41,24 @@ class Run:
     model: Model
     optimizer: torch.optim.AdamW
     precision: Precision
+    device: torch.device
     state: RunState
 
 
-def build_run(config: TrainConfig, collection: Collection, comm: Communicator) -> Run:
+def build_run(config: TrainConfig, collection: Collection, comm: Communicator, device: torch.device) -> Run:
     """Build the run from its seed.
+
+    Args:
+        config: of the run.
+        collection: the data.
+        comm: the ranks.
+        device: that this rank computes on.
 
     Raises:
         UserInputError: targets or splits do not fit the data.
         MachineError: the model is to be compiled, and cannot be.
     """
-    precision = Precision(config.precision)
+    precision = Precision(config.precision, device.type)
     held_out = _held_out(config, collection)
     tasks = build_tasks(config, collection)
     torch.manual_seed(config.seed)
@@ -60,7 +67,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator) -
         {task.name: task.spec for task in tasks},
         collection.cutoff,
         {task.name: task.scaling for task in tasks},
-    ).to(dtype=precision.dtype)
+    ).to(device=device, dtype=precision.dtype)
     if config.optimize == "compile":
         if config.model.backend != "own":
             raise UserInputError("optimize: compile needs model.backend: own; DGL's kernels cannot be compiled")
@@ -79,6 +86,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator) -
         model=model,
         optimizer=build_optimizer(config.optimizer, model),
         precision=precision,
+        device=device,
         state=RunState(data=[each.manifest.fingerprint for each in collection.datasets]),
     )
 

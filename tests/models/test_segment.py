@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from matsci_hpc.models.device_sums import scatter, segment
 from matsci_hpc.models.segment import EdgeLayout, gather, segment_sum
 
 # Segments 1 and 4 are empty, at an inner place and at the end.
@@ -48,7 +49,9 @@ def test_derivatives_of_any_order(check):
 def test_the_path_of_other_devices_gives_the_same(part, dtype):
     selection = getattr(EdgeLayout.of(SENDER, INDEX, POINTER), part)
     rows = values(10, dtype=dtype).detach()
-    torch.testing.assert_close(selection.times_by_scatter(rows), selection.times(rows))
+    for kernel in (scatter, segment):
+        found = kernel(rows, selection.column, selection.pointer, selection.per_row)
+        torch.testing.assert_close(found, selection.times(rows))
 
 
 def test_ends_of_edges():
