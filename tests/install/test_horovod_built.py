@@ -13,10 +13,12 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="no Horovod here: make test-horovod"),
 ]
 PROGRAM = """\
+import os
 import horovod.torch as hvd, torch
 hvd.init()
 total = hvd.allreduce(torch.arange(3.0, dtype=torch.float64) + hvd.rank(), op=hvd.Sum, name="total")
-print("sum", total.tolist(), hvd.size(), hvd.mpi_built(), bool(hvd.ccl_built()), flush=True)
+# In one write: a print of several words may be mixed with that of the other rank.
+os.write(1, f"sum {total.tolist()} {hvd.size()} {hvd.mpi_built()} {bool(hvd.ccl_built())}\\n".encode())
 hvd.shutdown()
 """
 
