@@ -100,7 +100,7 @@ def test_derivatives_of_the_fused_perceptron(check):
 def test_no_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/c++")
     with pytest.raises(MachineError, match=r"no /nowhere/c\+\+ on this node.*optimize: none"):
-        require_compiler()
+        require_compiler("cpu")
 
 
 @pytest.mark.mpi
