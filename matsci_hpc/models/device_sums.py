@@ -7,6 +7,7 @@
 | `triton` | one kernel that reads each row where it lies and adds up in registers | yes |
 """
 
+import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -42,7 +43,7 @@ def segment(values: Tensor, column: Tensor, pointer: Tensor, per_row: int | None
     if per_row is not None:
         return selected.view(-1, per_row, values.shape[1]).sum(1)
     total = torch.promote_types(values.dtype, torch.float32)
-    if not len(column):
+    if not selected.numel():
         return values.new_zeros((len(pointer) - 1, values.shape[1]))
     summed = torch.segment_reduce(selected.to(total), "sum", offsets=pointer.long(), axis=0, initial=0.0)
     return summed.to(values.dtype)
@@ -81,7 +82,7 @@ def sum_on_device(values: Tensor, column: Tensor, pointer: Tensor, per_row: int 
 
 
 def measure_kernels(pairs: list[tuple[Tensor, Tensor, Tensor, int | None]]) -> dict[Name, float]:
-    """Seconds that each usable kernel takes for some products, the best of a few rounds.
+    """Seconds that each usable kernel takes for some products, the best of a few rounds; one that fails is left out.
 
     Args:
         pairs: arguments of the products, on a GPU.
@@ -89,15 +90,20 @@ def measure_kernels(pairs: list[tuple[Tensor, Tensor, Tensor, int | None]]) -> d
     found: dict[Name, float] = {}
     module = torch.get_device_module(pairs[0][0].device.type)
     for name in usable_kernels():
-        kernel = KERNELS[name]
-        best_s = float("inf")
-        for round_number in range(_ROUNDS + 2):
+        try:
+            for each in pairs:  # compiles
+                KERNELS[name](*each)
+        except Exception as error:  # noqa: BLE001 - a compiler may fail in any way, and there are others
+            reason = " ".join(str(error).split())[:300]
+            print(f"matsci-hpc: warning: kernels: {name} cannot be used: {reason}", file=sys.stderr, flush=True)
+            continue
+        times = []
+        for _ in range(_ROUNDS):
             module.synchronize()
             start_s = time.perf_counter()
             for each in pairs:
-                kernel(*each)
+                KERNELS[name](*each)
             module.synchronize()
-            if round_number >= 2:  # the first ones compile
-                best_s = min(best_s, time.perf_counter() - start_s)
-        found[name] = best_s
+            times.append(time.perf_counter() - start_s)
+        found[name] = min(times)
     return found

@@ -4,8 +4,6 @@ A program adds up the rows of one segment (or of a few segments of equally many 
 registers and always in the same order. What it reads lies scattered, but each row of `values` is read whole.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -18,9 +16,7 @@ WIDEST = 128
 
 
 @triton.jit
-def _sum_segments(
-    values: Any, column: Any, pointer: Any, out: Any, width: Any, K: tl.constexpr, F: tl.constexpr, ACC: tl.constexpr
-) -> None:
+def _sum_segments(values, column, pointer, out, width, K: tl.constexpr, F: tl.constexpr, ACC: tl.constexpr):
     """Row r of `out` [R, width] is the sum of `values[column[pointer[r]:pointer[r + 1]]]`."""
     row = tl.program_id(0).to(tl.int64)
     f = tl.program_id(1) * F + tl.arange(0, F)
@@ -40,16 +36,8 @@ def _sum_segments(
 
 @triton.jit
 def _sum_equal(
-    values: Any,
-    column: Any,
-    out: Any,
-    rows: Any,
-    width: Any,
-    PER: tl.constexpr,
-    R: tl.constexpr,
-    F: tl.constexpr,
-    ACC: tl.constexpr,
-) -> None:
+    values, column, out, rows, width, PER: tl.constexpr, R: tl.constexpr, F: tl.constexpr, ACC: tl.constexpr
+):
     """The same where every row of `out` has PER entries; R rows in a program."""
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     f = tl.program_id(1) * F + tl.arange(0, F)

@@ -53,6 +53,12 @@ class TorchCommunicator(WatchedCommunicator):
         try:
             work = dist.all_reduce(tensor, op=_OPERATIONS[operation], async_op=True)
         except self.faults as error:
+            if "Duplicate GPU" in str(error):
+                raise RankError(
+                    self.rank,
+                    f"{self.name} joins one rank per GPU, and two ranks have the same one: start as many ranks on a "
+                    "node as it has GPUs, or set parallel.backend: gloo",
+                ) from None
             self.fail(str(error).splitlines()[0])
         return _Work(self, work) if tensor.device.type == "cpu" else _DeviceWork(self, work)
 
@@ -72,12 +78,6 @@ class TorchCommunicator(WatchedCommunicator):
 
     def fail(self, reason: str) -> NoReturn:
         """As of any backend, in fewer words."""
-        if "Duplicate GPU" in reason:
-            raise RankError(
-                self.rank,
-                f"{self.name} joins one rank per GPU, and two ranks have the same one: start as many ranks on a node "
-                "as it has GPUs, or set parallel.backend: gloo",
-            ) from None
         super().fail(_SOURCE_PLACE.sub("", reason).partition(". This is typically")[0])
 
 
