@@ -150,7 +150,7 @@ def forms(setting: str, sample: Batch) -> dict[str, Form]:
         return model
 
     made = {"textbook": Form(Textbook(sizes).to(DEVICE), plain), "PyG": Form(geometric(sizes).to(DEVICE), plain)}
-    made["textbook, bf16"] = Form(Textbook(sizes).to(DEVICE), bf16)
+    made["PyG, bf16"] = Form(geometric(sizes).to(DEVICE), bf16)
     for kernel in usable_kernels():
         made[f"ours, {kernel}"] = Form(ours(plain, compiled=False), plain, kernel)
     made["ours, bf16"] = Form(ours(bf16, compiled=False), bf16, best)

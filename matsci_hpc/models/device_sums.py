@@ -39,12 +39,13 @@ def scatter(values: Tensor, column: Tensor, pointer: Tensor, per_row: int | None
 
 def segment(values: Tensor, column: Tensor, pointer: Tensor, per_row: int | None) -> Tensor:
     """By `torch.segment_reduce`; rows of equally many entries by a plain sum."""
+    rows = len(pointer) - 1
     selected = values.index_select(0, column)
     if per_row is not None:
-        return selected.view(-1, per_row, values.shape[1]).sum(1)
+        return selected.view(rows, per_row, values.shape[1]).sum(1)
     total = torch.promote_types(values.dtype, torch.float32)
     if not selected.numel():
-        return values.new_zeros((len(pointer) - 1, values.shape[1]))
+        return values.new_zeros((rows, values.shape[1]))
     summed = torch.segment_reduce(selected.to(total), "sum", offsets=pointer.long(), axis=0, initial=0.0)
     return summed.to(values.dtype)
 
