@@ -139,6 +139,15 @@ class Parallel(Section):
     through oneccl_bindings_for_pytorch, which Intel has given up in favour of xccl."""
     horovod_operations: Literal["auto", "mpi", "ccl"] = "auto"
     """Who carries out Horovod's sums: MPI or oneCCL; `auto` takes what HOROVOD_CPU_OPERATIONS says, else MPI."""
+    bucket_mb: PositiveFloat = 1.0
+    """Gradients of about so many megabytes are sent together, once backward has ended them. More take fewer messages,
+    less begin earlier."""
+    overlap: bool = True
+    """Send while backward computes the gradients that come later. Off, everything is sent after it."""
+    compression: Literal["none", "bf16", "fp16"] = "none"
+    """Number format of gradients on the way, which halves what is sent of float32. `bf16` keeps two to three digits of
+    any size; `fp16` three to four, of sizes from 6e-8 to 65504: what is larger counts as not finite. `mpi` and
+    `horovod` add up in float32 all the same, gloo and nccl in the format itself."""
     timeout_s: PositiveFloat = 60.0
     """A rank without progress (part of a step, batch of an evaluation) counts as hung, and the job is over within this
     time: to leave time for that, the rank itself ends after 70 % of it."""

@@ -11,19 +11,20 @@ class FlatGradients:
     """Gradients of a model as views of one buffer, into which backward accumulates.
 
     Args:
-        parameters: all of one type and device.
+        parameters: all of one type and device, in the order that their gradients take in the buffer.
 
     Attributes:
+        parameters: those that are trained, in this order.
         buffer: float [number of parameters], zero at first.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
-        self._parameters = [each for each in parameters if each.requires_grad]
-        first = self._parameters[0]
-        total = sum(each.numel() for each in self._parameters)
+        self.parameters = [each for each in parameters if each.requires_grad]
+        first = self.parameters[0]
+        total = sum(each.numel() for each in self.parameters)
         self.buffer = torch.zeros(total, dtype=first.dtype, device=first.device)
         start = 0
-        for each in self._parameters:
+        for each in self.parameters:
             each.grad = self.buffer[start : start + each.numel()].view_as(each)
             start += each.numel()
 

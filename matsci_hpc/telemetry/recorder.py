@@ -31,6 +31,7 @@ class StepClock:
         phase_s, total_s: their time on this rank, by phase and in all.
         graphs, atoms, edges: what all ranks together worked on.
         cost_imbalance: sum over the steps of largest over mean predicted cost of the ranks.
+        in_flight_s: time during which gradients were on their way; what of it computing did not hide is phase comm.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class StepClock:
         self.total_s = 0.0
         self.graphs = self.atoms = self.edges = 0
         self.cost_imbalance = 0.0
+        self.in_flight_s = 0.0
 
     def start(self) -> None:
         """Begin a step."""
@@ -69,10 +71,10 @@ def gather_interval(clock: StepClock, comm: Communicator) -> dict[str, float]:
 
     Returns:
         step_time_s (largest), step_time_mean_s, step_time_min_s, and the mean over ranks of data, compute, comm,
-        optimizer and other time, in seconds per step; compute_time_max_s; cost_imbalance, mean over the steps;
-        graphs, atoms and edges per second; memory_bytes, private (largest).
+        optimizer and other time, in seconds per step; comm_in_flight_s, the mean, too; compute_time_max_s;
+        cost_imbalance, mean over the steps; graphs, atoms and edges per second; memory_bytes, private (largest).
     """
-    mine = [*(clock.phase_s[phase] for phase in PHASES), clock.total_s, float(private_bytes())]
+    mine = [*(clock.phase_s[phase] for phase in PHASES), clock.total_s, clock.in_flight_s, float(private_bytes())]
     table = comm.all_gather(torch.tensor(mine, dtype=torch.float64))
     steps = max(clock.steps, 1)
     phases = table[:, : len(PHASES)] / steps
@@ -84,6 +86,7 @@ def gather_interval(clock: StepClock, comm: Communicator) -> dict[str, float]:
         "step_time_mean_s": float(total.mean()),
         "step_time_min_s": float(total.min()),
         **times,
+        "comm_in_flight_s": float(table[:, len(PHASES) + 1].mean()) / steps,
         "compute_time_max_s": float(phases[:, PHASES.index("compute")].max()),
         "other_time_s": float((total - phases.sum(dim=1)).mean()),
         "cost_imbalance": clock.cost_imbalance / steps,

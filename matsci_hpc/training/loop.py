@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from matsci_hpc.loading.plan import Plan
 from matsci_hpc.parallel.communicator import open_communicator
 from matsci_hpc.parallel.device import finish_work, take_device
 from matsci_hpc.parallel.discovery import discover
+from matsci_hpc.parallel.exchange import GradientExchange
 from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.staging.stage import staged
@@ -25,6 +27,7 @@ from matsci_hpc.telemetry.recorder import StepClock, gather_interval
 from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
 from matsci_hpc.training.evaluation import evaluate
+from matsci_hpc.training.gradient_order import in_backward_order
 from matsci_hpc.training.kernels import decide_kernel
 from matsci_hpc.training.messages import announce
 from matsci_hpc.training.nonfinite import NonFiniteSteps
@@ -103,7 +106,15 @@ class Trainer:
         self.run = run
         self.plan = plan
         self.records = RunRecords(run, life)
-        self.gradients = FlatGradients(run.model.parameters())
+        self.gradients = FlatGradients(in_backward_order(run))
+        parallel = run.config.parallel
+        self.exchange = GradientExchange(
+            self.gradients,
+            run.comm,
+            1e6 * parallel.bucket_mb,
+            overlap=parallel.overlap,
+            compression=parallel.compression,
+        )
         self.clock = StepClock()
         first = run.comm.rank == 0
         self.stops = StopRequests(signals, run.folder.stop, looks=first, max_time_s=run.config.max_time_s)
@@ -170,13 +181,13 @@ class Trainer:
         activity.at("compute")
         self.records.note_samples(work)
         rate = self._set_learning_rate(work.cursor.step)
-        sums = self._backward(work)
+        sums = self._backward(work, sends=True)
         finish_work(run.precision.device)
         self.clock.lap("compute")
         activity.at("communication")
-        run.comm.all_reduce(self.gradients.buffer)
-        run.comm.all_reduce(sums)
+        self.exchange.finish(sums)
         self.clock.lap("comm")
+        self.clock.in_flight_s += self.exchange.in_flight_s
         activity.at("optimizer")
         *losses, stops = sums.tolist()
         by_target = {task.name: loss for task, loss in zip(run.tasks, losses, strict=True)}
@@ -211,18 +222,25 @@ class Trainer:
             self.gradients.clip(norm, run.config.optimizer.clip_norm)
         run.optimizer.step()
 
-    def _backward(self, work: StepWork) -> torch.Tensor:
-        """Accumulate this rank's gradients; give its part of each loss and its wish to stop, float64 [targets + 1]."""
+    def _backward(self, work: StepWork, *, sends: bool = False) -> torch.Tensor:
+        """Accumulate this rank's gradients; give its part of each loss and its wish to stop, float64 [targets + 1].
+
+        Args:
+            work: of the step.
+            sends: whether gradients set out to the other ranks as soon as they are whole.
+        """
         run = self.run
         self.gradients.zero()
         start_s = time.perf_counter()
         values = dict.fromkeys((task.name for task in run.tasks), 0.0)
-        for part in work.batches:  # none where a rank has nothing to do in a small step
+        for number, part in enumerate(work.batches, 1):  # none where a rank has nothing to do in a small step
             batch = run.precision.cast(part)
             losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
             total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
             if total.requires_grad:
-                total.backward()  # type: ignore[no-untyped-call]
+                whole = sends and number == len(work.batches)
+                with self.exchange.sending() if whole else nullcontext():
+                    total.backward()  # type: ignore[no-untyped-call]
             for name, loss in losses.items():
                 values[name] += loss.item()
             run.comm.activity.tick()

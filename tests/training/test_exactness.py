@@ -77,6 +77,29 @@ def test_a_batch_in_parts_is_the_whole_batch(one_rank, train, lines, ranks, part
     assert_same_run(lines, one_rank, train("parts", ranks, *LONG, parts))
 
 
+@pytest.mark.parametrize(
+    ("ranks", "backend", "options"),
+    [
+        (2, "gloo", ("parallel.bucket_mb=1e-6",)),  # each gradient by itself
+        (3, "mpi", ("parallel.bucket_mb=0.002", "batch.micro_batches=2")),
+        (2, "gloo", ("parallel.bucket_mb=0.002", "parallel.overlap=false")),
+    ],
+)
+def test_gradients_may_travel_in_any_pieces(one_rank, train, lines, ranks, backend, options):
+    many = train("many", ranks, *LONG, f"parallel.backend={backend}", *options)
+    assert_same_run(lines, one_rank, many)
+    assert all(line["comm_in_flight_s"] > 0 for line in lines(many))
+    assert all(line["comm_in_flight_s"] == 0 for line in lines(one_rank))
+
+
+@pytest.mark.parametrize(("compression", "tolerance"), [("bf16", 2e-2), ("fp16", 2e-3)])
+def test_compressed_gradients_learn_nearly_the_same(one_rank, train, lines, compression, tolerance):
+    many = train("many", 2, *LONG, f"parallel.compression={compression}")
+    losses, exact = ([line["loss"] for line in lines(run)] for run in (many, one_rank))
+    assert losses == pytest.approx(exact, rel=tolerance)
+    assert losses != exact
+
+
 # What decides the global batches knows nothing of ranks, and what divides them changes nothing but rounding.
 PLANS = {
     "cost": ("batch={cost: 2500}",),
