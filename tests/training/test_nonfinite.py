@@ -19,11 +19,11 @@ import os
 from matsci_hpc import cli
 from matsci_hpc.training import loop
 original = loop.Trainer._backward
-def corrupted(self, work):
+def corrupted(self, work, **options):
     if work.cursor.step + 1 in {steps} and os.environ["OMPI_COMM_WORLD_RANK"] == "1":
         work.batches[0].targets["gap"][:] = float("nan")
         work.batches[0].present["gap"][:] = True
-    return original(self, work)
+    return original(self, work, **options)
 loop.Trainer._backward = corrupted
 cli.main()
 """
