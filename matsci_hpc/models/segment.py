@@ -14,14 +14,13 @@ the operator `matsci_hpc::product`, which the compiler takes as it is, since its
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from matsci_hpc.models.device_sums import kernel_in_use, scatter, sum_on_device
+from matsci_hpc.models.device_sums import scatter, sum_on_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +121,7 @@ def product(values: Tensor, matrix: Selection, transpose: Selection) -> Tensor:
     """
     result: Tensor
     if torch.compiler.is_compiling():
-        operator: Callable[..., Tensor] = _product_operator
-        if values.device.type != "cpu" and kernel_in_use() == "triton":
-            from matsci_hpc.models.triton_sums import product_operator as operator
-        result = operator(
+        result = _product_operator(
             values,
             matrix.column,
             matrix.pointer,

@@ -1,8 +1,7 @@
 """`optimize`: what is done to a model so that its steps take less time, with the same numbers up to rounding.
 
-On a CPU, an encoder that knows its hot parts compiles these (`compile_parts`). Of any other, and on a GPU, where it
-takes longer to start many a kernel from Python than to run it, PyTorch compiles as much of the forward pass as it can.
-Parameters keep their names, so that checkpoints go from one to the other.
+An encoder that knows its hot parts compiles these (`compile_parts`); of any other, PyTorch compiles as much of the
+forward pass as it can. Either way parameters keep their names, so that checkpoints go from one to the other.
 """
 
 import os
@@ -38,7 +37,7 @@ def optimize_model(model: nn.Module, encoder: nn.Module, sample: Callable[[], Ba
     """
     require_compiler(precision.device)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)  # noqa: SLF001
-    compile_parts = getattr(encoder, "compile_parts", None) if precision.device == "cpu" else None
+    compile_parts = getattr(encoder, "compile_parts", None)
     if compile_parts is not None:
         compile_parts()
     else:
