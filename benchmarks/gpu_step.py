@@ -180,19 +180,17 @@ def peaks() -> dict[str, float]:
     return found
 
 
-def measure(setting: str, graphs: int, seconds: float, peak: dict[str, float]) -> None:
+def measure(setting: str, made: dict[str, Form], graphs: int, seconds: float, peak: dict[str, float]) -> None:
     """Print the table of one setting and size."""
-    small = synthetic_batch(setting)
-    batch = repeated(small, max(1, graphs // GRAPHS)).to(DEVICE)
-    made = forms(setting, small.to(DEVICE))
+    batch = repeated(synthetic_batch(setting), max(1, graphs // GRAPHS)).to(DEVICE)
     counts = {}
     for name, form in made.items():
         for _ in range(3):
             form.step(batch)
-        with FlopCounterMode(display=False) as flops:
-            form.step(batch)
-        traffic = Traffic()
-        if "compiled" not in name:
+        flops, traffic = FlopCounterMode(display=False), Traffic()
+        if "compiled" not in name:  # counting would make torch forget what it compiled, without a word
+            with flops:
+                form.step(batch)
             with traffic:
                 form.step(batch)
         torch.cuda.reset_peak_memory_stats()
@@ -224,11 +222,11 @@ def measure(setting: str, graphs: int, seconds: float, peak: dict[str, float]) -
         )
 
 
-def largest(setting: str) -> None:
+def largest(setting: str, made: dict[str, Form]) -> None:
     """Print the largest batch of some forms, in powers of two."""
     small = synthetic_batch(setting)
     print(f"\nlargest batch of {setting}, {torch.cuda.get_device_properties(0).total_memory / 1e9:.0f} GB:")
-    for name, form in forms(setting, small.to(DEVICE)).items():
+    for name, form in made.items():
         if name not in {"textbook", "PyG", "ours, triton", "ours, compiled", "ours, compiled, bf16"}:
             continue
         fits, times = 0, 64
@@ -261,10 +259,11 @@ def main() -> None:
         f"bf16 {peak['bf16'] / 1e12:.0f} TFLOP/s; copy {peak['copy'] / 1e12:.2f} TB/s"
     )
     for setting in SIZES if options.setting == "both" else [options.setting]:
+        made = forms(setting, synthetic_batch(setting).to(DEVICE))
         for graphs in options.graphs:
-            measure(setting, graphs, options.seconds, peak)
+            measure(setting, made, graphs, options.seconds, peak)
         if options.largest:
-            largest(setting)
+            largest(setting, made)
 
 
 if __name__ == "__main__":
