@@ -1,8 +1,10 @@
 """The config section `model`: which encoder, its sizes and options. A section of its own for each, told by `name`."""
 
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, NonNegativeInt, PositiveInt, Tag
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
 from matsci_hpc.config.base import Section
 
@@ -90,18 +92,54 @@ class MegNet(Encoder):
     """Fade what an edge gives to zero at the cutoff, so that outputs change smoothly as atoms cross it."""
 
 
+class OwnModule(Encoder):
+    """A `torch.nn.Module` of your own, trained as it is (docs/models.md). Importing it runs its code."""
+
+    name: Literal["module"] = "module"
+    target: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+    """Where it is: `package.module.Class`, installed or on PYTHONPATH."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments that the class is called with."""
+    takes: Literal["batch", "pyg", "dgl"] = "batch"
+    """What it is called with: a `Batch` of this package, a batch of PyTorch Geometric, or a graph of DGL."""
+    gives: Literal["graphs", "atoms"] = "graphs"
+    """What it returns: embeddings of the graphs, [graphs, embedding_width], or features of the atoms, [atoms,
+    embedding_width], from which `readout` makes those."""
+    backend: Literal["own"] = "own"
+    """A module of your own passes its messages itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _registered_name(cls, section: Any) -> Any:
+        if isinstance(section, dict) and "target" not in section:
+            target = registered_encoders().get(section.get("name", ""))
+            if target is not None:
+                return section | {"name": "module", "target": target}
+        return section
+
+
+@cache
+def registered_encoders() -> dict[str, str]:
+    """Where the encoders of installed packages are, by name: entry points of the group `matsci_hpc.encoders`."""
+    return {each.name: each.value.replace(":", ".") for each in entry_points(group="matsci_hpc.encoders")}
+
+
 def name(section: Any) -> Any:
     """The encoder that a section of the config is about."""
-    if isinstance(section, dict):
-        return section.get("name", "egnn")
-    return getattr(section, "name", "egnn")
+    if not isinstance(section, dict):
+        return getattr(section, "name", "egnn")
+    if "target" in section:
+        return section.get("name", "module")
+    named = section.get("name", "egnn")
+    return "module" if named in registered_encoders() else named
 
 
 Model = Annotated[
     Annotated[Egnn, Tag("egnn")]
     | Annotated[SchNet, Tag("schnet")]
     | Annotated[PaiNN, Tag("painn")]
-    | Annotated[MegNet, Tag("megnet")],
+    | Annotated[MegNet, Tag("megnet")]
+    | Annotated[OwnModule, Tag("module")],
     Discriminator(name),
 ]
 """Of the function `name`, pydantic says its name where none of these fits."""

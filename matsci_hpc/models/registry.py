@@ -13,6 +13,7 @@ from matsci_hpc.models.egnn import EGNN, Encoding
 from matsci_hpc.models.heads import Head
 from matsci_hpc.models.layout import require_backend
 from matsci_hpc.models.megnet import MegNet
+from matsci_hpc.models.own_module import OwnModule
 from matsci_hpc.models.painn import PaiNN
 from matsci_hpc.models.schnet import SchNet
 from matsci_hpc.targets import TargetSpec
@@ -22,6 +23,7 @@ ENCODERS: dict[type[Section], Callable[[Any, float], nn.Module]] = {
     config.SchNet: SchNet,
     config.PaiNN: PaiNN,
     config.MegNet: MegNet,
+    config.OwnModule: OwnModule,
 }
 """By section: from (sizes and options, cutoff in angstrom) to a module that makes an `Encoding` of a `Batch`."""
 
