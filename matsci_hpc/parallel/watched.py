@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from matsci_hpc.errors import RankError
 from matsci_hpc.parallel.activity import Activity
@@ -67,13 +67,19 @@ def meet_again(meeting: Meeting, limits: Limits, tell: Callable[[int], int]) -> 
         meeting: the first one.
         limits: longest times without progress.
         tell: gives every rank the number that rank 0 has.
+
+    Raises:
+        RankError: this rank cannot reach the store.
     """
     info, host = meeting.info, meeting.store.host
     patience = timedelta(seconds=limits.startup_s)
-    serves = info.rank == 0
-    own = TCPStore(host, 0, info.size, is_master=True, timeout=patience, wait_for_workers=False) if serves else None
-    port = tell(own.port if own else 0)
-    store = own or TCPStore(host, port, info.size, is_master=False, timeout=patience)
+    first = info.rank == 0
+    try:
+        own = TCPStore(host, 0, info.size, is_master=True, timeout=patience, wait_for_workers=False) if first else None
+        port = tell(own.port if own else 0)
+        store = own or TCPStore(host, port, info.size, is_master=False, timeout=patience)
+    except (DistError, RuntimeError) as error:
+        raise RankError(info.rank, f"cannot meet the others at {host} again: {str(error).splitlines()[0]}") from None
     return _meet_at(store, info, limits, 0.0, on_first=True)
 
 
