@@ -139,13 +139,21 @@ def cancel(targets: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path), metavar="[DATA_OR_RUN_DIR]")
+@click.option("--comm", is_flag=True, help="Measure all-reduces on every backend instead; for several ranks.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=10.0, help="With --comm: for each backend.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def doctor(path: Path | None, as_json: bool) -> None:
+def doctor(path: Path | None, comm: bool, seconds: float, as_json: bool) -> None:
     """What this machine has, what of it is used, and why the rest is not.
 
     Packages, CPU, GPUs, MPI, networks, and the environment of a rank; with DATA_OR_RUN_DIR its file system, too. Start
     it under mpirun, srun or torchrun to see how the ranks of a job are placed. Exit code 3 if no training could run.
     """
+    if comm:
+        if path is not None:
+            raise click.UsageError("--comm looks at no folder: leave DATA_OR_RUN_DIR out")
+        from matsci_hpc.doctor.comm import doctor_comm
+
+        sys.exit(doctor_comm(seconds=seconds, as_json=as_json))
     from matsci_hpc.doctor.command import doctor as look
 
     sys.exit(look(path, as_json=as_json))

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.distributed import Store  # type: ignore[attr-defined]
+from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from matsci_hpc.errors import RankError
 from matsci_hpc.parallel.activity import Activity
@@ -39,7 +39,7 @@ class Meeting:
     """
 
     info: RankInfo
-    store: Store
+    store: TCPStore
     patience: timedelta
     activity: Activity
     watchdog: Watchdog
@@ -56,8 +56,34 @@ def meet(info: RankInfo, limits: Limits, longest_wait_s: float = 0.0) -> Meeting
     Raises:
         MachineError: the ranks cannot find each other.
     """
-    startup = timedelta(seconds=limits.startup_s)
-    store = open_store(info, os.environ, startup)
+    store = open_store(info, os.environ, timedelta(seconds=limits.startup_s))
+    return _meet_at(store, info, limits, longest_wait_s, on_first=store_is_on_first(os.environ))
+
+
+def meet_again(meeting: Meeting, limits: Limits, tell: Callable[[int], int]) -> Meeting:
+    """Another meeting of ranks that are joined already, with a store of its own, for one more backend in a process.
+
+    Args:
+        meeting: the first one.
+        limits: longest times without progress.
+        tell: gives every rank the number that rank 0 has.
+
+    Raises:
+        RankError: this rank cannot reach the store.
+    """
+    info, host = meeting.info, meeting.store.host
+    patience = timedelta(seconds=limits.startup_s)
+    first = info.rank == 0
+    try:
+        own = TCPStore(host, 0, info.size, is_master=True, timeout=patience, wait_for_workers=False) if first else None
+        port = tell(own.port if own else 0)
+        store = own or TCPStore(host, port, info.size, is_master=False, timeout=patience)
+    except (DistError, RuntimeError) as error:
+        raise RankError(info.rank, f"cannot meet the others at {host} again: {str(error).splitlines()[0]}") from None
+    return _meet_at(store, info, limits, 0.0, on_first=True)
+
+
+def _meet_at(store: TCPStore, info: RankInfo, limits: Limits, longest_wait_s: float, *, on_first: bool) -> Meeting:
     activity = Activity()
     heartbeats = Heartbeats(
         (store.host, store.port),
@@ -65,8 +91,8 @@ def meet(info: RankInfo, limits: Limits, longest_wait_s: float = 0.0) -> Meeting
         info.rank,
         info.size,
         limits.interval_s(info.size),
-        startup,
-        on_first=store_is_on_first(os.environ),
+        timedelta(seconds=limits.startup_s),
+        on_first=on_first,
     )
     patience = timedelta(seconds=max(limits.startup_s, 2 * limits.step_s, longest_wait_s) + 30)
     return Meeting(info, store, patience, activity, Watchdog(activity, limits, info.rank, info.size, heartbeats))
