@@ -1,21 +1,32 @@
-"""Linear layers whose matrix products go through oneDNN in single precision on a CPU.
+"""Linear layers whose matrix products go through oneDNN in single precision on a CPU of AMD.
 
-PyTorch sends float32 products on x86 to MKL, which is slow on AMD processors: 83 against oneDNN's 205 GFLOP/s
-for [19200, 128] x [128, 128] on one core of an EPYC with AVX-512. oneDNN comes with the same PyTorch and
-chooses its code by what the processor can do. It is used on every x86 machine, and never by a timing, so that
-the ranks of a job and its later lives take the same path. Everything else (other types, other devices,
-autocast) is plain PyTorch.
+PyTorch sends float32 products on x86 to MKL, which is slow on some AMD processors: 83 against oneDNN's 205 GFLOP/s
+for [19200, 128] x [128, 128] on one core of an EPYC with AVX-512. oneDNN comes with the same PyTorch and chooses its
+code by what the processor can do. On a Xeon with AMX, whole steps take 10 to 19 % longer with it
+(benchmarks/egnn_step.py). So the maker of the processor decides, and never a timing: ranks of a job and its later lives
+should take the same path. Everything else (other types, other devices, autocast) is plain PyTorch.
 """
 
-import platform
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+
+def _made_by_amd() -> bool:
+    """Whether the first processor is one of AMD, or of Hygon, which builds them by licence."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    vendor = next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+    return vendor in {"AuthenticAMD", "HygonGenuine"}
+
+
 _ONEDNN = (
-    platform.machine().lower() in {"x86_64", "amd64"}
+    _made_by_amd()
     and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )

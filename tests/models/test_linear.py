@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from matsci_hpc.models import linear as module
 from matsci_hpc.models.linear import Linear, linear
 
 
@@ -17,7 +18,10 @@ def operands(rows, inputs, outputs):
 
 @pytest.mark.parametrize("sizes", [(7, 5, 3), (1, 4, 1), (64, 33, 1), (0, 5, 3)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_same_as_torch_with_first_and_second_derivatives(sizes, with_bias):
+@pytest.mark.parametrize("onednn", [True, False])
+def test_same_as_torch_with_first_and_second_derivatives(sizes, with_bias, onednn, monkeypatch):
+    monkeypatch.setattr(module, "_ONEDNN", onednn and torch.backends.mkldnn.is_available())
+
     def numbers(function):
         x, weight, bias = operands(*sizes)
         result = function(x, weight, bias if with_bias else None)
