@@ -123,6 +123,20 @@ def usable(name: str) -> str | None:
     return BACKENDS[name].why_not()
 
 
+def require_backend(name: str) -> None:
+    """See to it that a backend can be used, before ranks meet: one that ends while others look for it leaves a mess.
+
+    Raises:
+        UserInputError: there is no such backend.
+        MachineError: this machine lacks what it needs.
+    """
+    if name not in BACKENDS:
+        raise UserInputError(f"parallel.backend: there is no {name!r}; there are: none, {', '.join(BACKENDS)}")
+    reason = usable(name)
+    if reason is not None:
+        raise MachineError(f"parallel.backend: {name} cannot be used here: {reason}")
+
+
 def open_backend(name: str, meeting: Meeting) -> Communicator:
     """Join ranks that have met.
 
@@ -130,9 +144,5 @@ def open_backend(name: str, meeting: Meeting) -> Communicator:
         UserInputError: there is no such backend.
         MachineError: this machine lacks what it needs, or the ranks cannot be joined.
     """
-    if name not in BACKENDS:
-        raise UserInputError(f"parallel.backend: there is no {name!r}; there are: none, {', '.join(BACKENDS)}")
-    reason = usable(name)
-    if reason is not None:
-        raise MachineError(f"parallel.backend: {name} cannot be used here: {reason}")
+    require_backend(name)
     return BACKENDS[name].open(meeting)

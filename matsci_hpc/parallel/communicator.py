@@ -159,10 +159,11 @@ def open_communicator(config: Parallel, longest_wait_s: float = 0.0, device: str
         if info.size > 1:
             raise UserInputError(f"parallel.backend is none, but {info.launcher} started {info.size} ranks; use auto")
         return SingleProcess(limits)
-    from matsci_hpc.parallel.backends import open_backend
+    from matsci_hpc.parallel.backends import open_backend, require_backend
     from matsci_hpc.parallel.deadline import meeting_within
     from matsci_hpc.parallel.watched import meet
 
+    require_backend(backend)
     if backend == "horovod":
         from matsci_hpc.parallel.horovod import choose_operations
 

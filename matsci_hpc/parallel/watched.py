@@ -85,15 +85,19 @@ def meet_again(meeting: Meeting, limits: Limits, tell: Callable[[int], int]) -> 
 
 def _meet_at(store: TCPStore, info: RankInfo, limits: Limits, longest_wait_s: float, *, on_first: bool) -> Meeting:
     activity = Activity()
-    heartbeats = Heartbeats(
-        (store.host, store.port),
-        activity,
-        info.rank,
-        info.size,
-        limits.interval_s(info.size),
-        timedelta(seconds=limits.startup_s),
-        on_first=on_first,
-    )
+    try:
+        heartbeats = Heartbeats(
+            (store.host, store.port),
+            activity,
+            info.rank,
+            info.size,
+            limits.interval_s(info.size),
+            timedelta(seconds=limits.startup_s),
+            on_first=on_first,
+        )
+    except (DistError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RankError(info.rank, f"lost rank 0 while the ranks met ({reason}); its own output says why") from None
     patience = timedelta(seconds=max(limits.startup_s, 2 * limits.step_s, longest_wait_s) + 30)
     return Meeting(info, store, patience, activity, Watchdog(activity, limits, info.rank, info.size, heartbeats))
 

@@ -1,5 +1,7 @@
 """A module of the user's own trains unchanged, however it is made."""
 
+import re
+
 import pytest
 from ranks import ROOT, run_ranks
 from test_exactness import assert_same_run
@@ -158,3 +160,16 @@ def test_a_fault_of_the_module_is_shown_where_it_is(own):
     assert said.returncode not in {0, 2, 3}
     assert "my_models.py" in said.stderr
     assert "ValueError: a fault of my own" in said.stderr
+
+
+def test_the_example_of_the_docs_trains(config, tmp_path, lines):
+    pytest.importorskip("torch_geometric")
+    page = (ROOT / "docs/models.md").read_text()
+    code, section = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1] for kind in ("python", "yaml"))
+    (tmp_path / "my_models.py").write_text(code)
+    text = re.sub("^model: .*$", section, config.read_text(), flags=re.MULTILINE)
+    (tmp_path / "train.yaml").write_text(text)
+    words = ["train", tmp_path / "train.yaml", f"run_dir={tmp_path / 'run'}"]
+    said = run_ranks(2, *words, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert said.returncode == 0, said.stderr
+    assert lines(tmp_path / "run")[-1]["loss"] < lines(tmp_path / "run")[0]["loss"]
