@@ -2,7 +2,8 @@
 
 `to_atoms` is DGL's sum of edge features over the incoming edges (`copy_e_sum`, an SpMM), `to_edges` and `from_senders`
 are its functions of both ends of an edge (`u_add_v`, `copy_u`, an SDDMM), with DGL's own derivatives. DGL 1.1.3 is the
-release that works beside torch 2.6 and newer. Second derivatives are DGL's affair: forces that are trained need `own`.
+release that works beside torch 2.6 and newer. These sums and copies are linear, and DGL derives each by another of its
+own differentiable operators, so second derivatives are right, too, and forces can be trained.
 """
 
 import importlib

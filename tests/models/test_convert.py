@@ -11,8 +11,9 @@ from batches import collate, random_graph
 from matsci_hpc.config import model as config
 from matsci_hpc.errors import MachineError
 from matsci_hpc.models.convert import to_dgl, to_pyg
-from matsci_hpc.models.dgl_layout import import_dgl
+from matsci_hpc.models.dgl_layout import DglLayout, import_dgl
 from matsci_hpc.models.egnn import edge_vectors, image_shift
+from matsci_hpc.models.layout import layout_of
 from matsci_hpc.models.registry import ENCODERS, build_model
 from matsci_hpc.models.segment import EdgeLayout
 
@@ -92,6 +93,43 @@ def test_dgl_gives_the_same_numbers_and_derivatives(name):
         embedding.square().sum().backward()
         found.append([embedding.detach(), batch.position.grad, *(each.grad for each in encoder.parameters())])
     assert len(found[0]) > 5
+    for own, dgl in zip(*found, strict=True):
+        torch.testing.assert_close(dgl, own, rtol=1e-10, atol=1e-10)
+
+
+@needs_dgl
+@pytest.mark.parametrize("check", [torch.autograd.gradcheck, torch.autograd.gradgradcheck])
+def test_operators_of_dgl_have_derivatives_of_any_order(check):
+    batch = build_batch()
+    layout = layout_of(batch, "dgl")
+    assert isinstance(layout, DglLayout)
+    generator = torch.Generator().manual_seed(0)
+    at_edges, at_atoms, also = (
+        torch.randn(rows, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+        for rows in (batch.edges, batch.atoms, batch.atoms)
+    )
+    # Powers make the second derivative depend on the values.
+    assert check(lambda x: layout.to_atoms(x**3) ** 2, (at_edges,), fast_mode=True)
+    assert check(lambda x: layout.from_senders(x**3) ** 2, (at_atoms,), fast_mode=True)
+    assert check(lambda x, y: layout.to_edges(x**3, y) ** 2, (at_atoms, also), fast_mode=True)
+
+
+@needs_dgl
+@pytest.mark.parametrize("name", SECTIONS)
+def test_forces_train_alike_through_dgl(name):
+    found = []
+    for backend in ("own", "dgl"):
+        torch.manual_seed(1)
+        section = SECTIONS[name].model_copy(update={"backend": backend})
+        encoder = ENCODERS[type(section)](section, CUTOFF).double()
+        batch = build_batch()
+        batch = replace(batch, position=batch.position.clone().requires_grad_())
+        energy = encoder(batch).embedding.square().sum()
+        (slope,) = torch.autograd.grad(energy, batch.position, create_graph=True)
+        slope.square().sum().backward()
+        # A bias of the last layer moves no force, in some encoders, and has no gradient.
+        found.append([slope.detach(), batch.position.grad, *(p.grad for p in encoder.parameters())])
+    assert found[0][1].abs().max() > 1e-6
     for own, dgl in zip(*found, strict=True):
         torch.testing.assert_close(dgl, own, rtol=1e-10, atol=1e-10)
 
