@@ -134,7 +134,8 @@ class Parallel(Section):
     """How ranks talk to each other."""
 
     backend: Literal["auto", "none", "gloo", "mpi", "horovod", "nccl", "xccl", "ccl"] = "auto"
-    """`auto` takes none for one rank, and for several nccl on CUDA and ROCm, xccl on GPUs of Intel, gloo on processors.
+    """`auto` takes none for one rank, and for several nccl on CUDA and ROCm, xccl on GPUs of Intel, gloo on processors;
+    another one where `matsci-hpc doctor --comm` measured it to be faster on as many ranks of the same machine.
     `mpi` is the cluster's own MPI, through mpi4py; `horovod` has to be built first (docs/horovod.md); `ccl` is oneCCL
     through oneccl_bindings_for_pytorch, which Intel has given up in favour of xccl."""
     horovod_operations: Literal["auto", "mpi", "ccl"] = "auto"

@@ -150,23 +150,24 @@ def open_communicator(config: Parallel, longest_wait_s: float = 0.0, device: str
     """
     info = discover(os.environ)
     limits = Limits(config.timeout_s, config.startup_timeout_s)
-    backend: str = config.backend
-    if backend == "auto":
-        from matsci_hpc.parallel.backends import natural_backend
-
-        backend = "none" if info.size == 1 else natural_backend(device)
-    if backend == "none":
+    backend, operations = config.backend, config.horovod_operations
+    if backend == "none" or (backend == "auto" and info.size == 1):
         if info.size > 1:
             raise UserInputError(f"parallel.backend is none, but {info.launcher} started {info.size} ranks; use auto")
         return SingleProcess(limits)
     from matsci_hpc.parallel.backends import open_backend, require_backend
+    from matsci_hpc.parallel.choice import Choice, agree_on_backend
     from matsci_hpc.parallel.deadline import meeting_within
+    from matsci_hpc.parallel.horovod import choose_operations
     from matsci_hpc.parallel.watched import meet
 
-    require_backend(backend)
-    if backend == "horovod":
-        from matsci_hpc.parallel.horovod import choose_operations
-
-        choose_operations(config.horovod_operations)
+    if backend != "auto":
+        require_backend(backend)
     with meeting_within(config.startup_timeout_s, info.rank):
-        return open_backend(backend, meet(info, limits, longest_wait_s))
+        meeting = meet(info, limits, longest_wait_s)
+        chosen = Choice(backend, operations)
+        if backend == "auto":
+            chosen = agree_on_backend(meeting, device, 1e6 * config.bucket_mb)
+        if chosen.backend == "horovod":
+            choose_operations(chosen.operations or "auto")
+        return open_backend(chosen.backend, meeting)
