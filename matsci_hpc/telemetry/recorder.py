@@ -66,15 +66,27 @@ class StepClock:
         self.cost_imbalance += work.cost_imbalance
 
 
-def gather_interval(clock: StepClock, comm: Communicator) -> dict[str, float]:
+def gather_interval(clock: StepClock, comm: Communicator, device_bytes: int = 0) -> dict[str, float]:
     """What the interval since the last line was like over all ranks; collective.
+
+    Args:
+        clock: of this rank.
+        comm: the ranks.
+        device_bytes: most memory of a GPU that this rank has held at once; 0 without one.
 
     Returns:
         step_time_s (largest), step_time_mean_s, step_time_min_s, and the mean over ranks of data, compute, comm,
         optimizer and other time, in seconds per step; comm_in_flight_s, the mean, too; compute_time_max_s;
-        cost_imbalance, mean over the steps; graphs, atoms and edges per second; memory_bytes, private (largest).
+        cost_imbalance, mean over the steps; graphs, atoms and edges per second; memory_bytes, private (largest);
+        with GPUs device_memory_bytes (largest).
     """
-    mine = [*(clock.phase_s[phase] for phase in PHASES), clock.total_s, clock.in_flight_s, float(private_bytes())]
+    mine = [
+        *(clock.phase_s[phase] for phase in PHASES),
+        clock.total_s,
+        clock.in_flight_s,
+        float(private_bytes()),
+        float(device_bytes),
+    ]
     table = comm.all_gather(torch.tensor(mine, dtype=torch.float64))
     steps = max(clock.steps, 1)
     phases = table[:, : len(PHASES)] / steps
@@ -93,7 +105,8 @@ def gather_interval(clock: StepClock, comm: Communicator) -> dict[str, float]:
         "graphs_per_s": clock.graphs / interval_s,
         "atoms_per_s": clock.atoms / interval_s,
         "edges_per_s": clock.edges / interval_s,
-        "memory_bytes": int(table[:, -1].max()),
+        "memory_bytes": int(table[:, -2].max()),
+        **({"device_memory_bytes": int(table[:, -1].max())} if table[:, -1].any() else {}),
     }
 
 

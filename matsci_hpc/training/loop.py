@@ -17,7 +17,7 @@ from matsci_hpc.loading.cost import CostFit, fit
 from matsci_hpc.loading.loader import Loader, StepWork
 from matsci_hpc.loading.plan import Plan
 from matsci_hpc.parallel.communicator import open_communicator
-from matsci_hpc.parallel.device import finish_work, take_device
+from matsci_hpc.parallel.device import finish_work, peak_device_bytes, take_device
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.exchange import GradientExchange
 from matsci_hpc.parallel.gradients import FlatGradients
@@ -206,7 +206,7 @@ class Trainer:
         state.samples_seen += work.graphs
         state.time_s = time.monotonic() - self._start_s
         if state.step % run.config.log_every == 0 or state.step == run.config.steps or stops:
-            interval = gather_interval(self.clock, run.comm)
+            interval = gather_interval(self.clock, run.comm, peak_device_bytes(run.device.type))
             self.clock.reset()
             self.records.log_step(work, found, interval)
         return bool(stops > 0)

@@ -71,5 +71,7 @@ def test_rates_count_every_step_of_the_interval():
     assert interval["atoms_per_s"] * time_s == pytest.approx(40)
     assert interval["edges_per_s"] * time_s == pytest.approx(200)
     assert interval["cost_imbalance"] == 1.5
+    assert "device_memory_bytes" not in interval
+    assert gather_interval(clock, SingleProcess(), 123)["device_memory_bytes"] == 123
     clock.reset()
     assert clock.steps == clock.graphs == clock.edges == clock.total_s == 0

@@ -72,7 +72,8 @@ def test_nccl_refuses_two_ranks_on_one_gpu(config, tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_what_a_gpu_run_says_of_itself(tmp_path, config):
+def test_what_a_gpu_run_says_of_itself(tmp_path, config, lines):
     result = run_ranks(1, "train", config, f"run_dir={tmp_path / 'run'}", GPU, "steps=2")
     assert f"device: cuda:0 ({torch.cuda.get_device_name(0)})" in result.stdout
     assert "sums over edges by " in result.stdout
+    assert all(line["device_memory_bytes"] > 0 for line in lines(tmp_path / "run"))
