@@ -1,14 +1,17 @@
 """Graphs per core second in training: our E(n)-GNN against one written as in the paper.
 
     python benchmarks/egnn_step.py [--setting pretrain|crystal|both] [--seconds 20] [--threads 1]
-        [--allocator keep|default]
+        [--allocator keep|default] [--compiled]
 
 A step is forward, backward and AdamW on the cross-entropy of 32 classes. The models take turns within one
 process, so that all see the same state of the machine; the median step of each is reported, in core seconds.
 
 - ours, MKL; ours, oneDNN: `matsci_hpc.models` with matrix products by either; training takes oneDNN on AMD alone.
+- ours, bf16: with `precision: bf16`, which pays on processors that multiply such numbers, as by AMX.
 - textbook: [h_i, h_j, d^2] joined on every edge, `index_add_`, PyTorch's linear layers; the same sizes. Like
   ours, it leaves out the last layer's move of the atoms, which no output reads.
+
+`--compiled` adds the textbook form under torch.compile, and ours with `optimize: compile`; a minute or two.
 
 Freed memory is kept by the process: glibc's default returns it to the system after each step, and getting it
 back page by page costs a third of the step. `--allocator default` shows that; jobs set the same variables.
@@ -37,9 +40,12 @@ from matsci_hpc.models import linear
 from matsci_hpc.models.egnn import image_shift
 from matsci_hpc.models.registry import build_model
 from matsci_hpc.targets import TargetSpec
+from matsci_hpc.training.compiled import optimize_model
+from matsci_hpc.training.precision import Precision
 
 CLASSES = 32
 GRAPHS = 32
+SPEC = {"class": TargetSpec(kind="class", classes=tuple(f"class {i}" for i in range(CLASSES)))}
 SIZES = {
     "pretrain": config.Egnn(layers=5, width=32, message_width=128, position_width=64),
     "crystal": config.Egnn(layers=3, width=128, message_width=128, position_width=64),
@@ -143,12 +149,15 @@ class RecordProducts(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def training_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
+def training_step(model: nn.Module, batch: Batch, precision: str = "float32") -> Callable[[], None]:
     """One optimiser step on the batch, as a function."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    way = Precision(precision)
 
     def step() -> None:
-        functional.cross_entropy(model(batch)["class"], batch.targets["class"]).backward()
+        with way.autocast():
+            logits = model(batch)["class"]
+        functional.cross_entropy(logits.float(), batch.targets["class"]).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -175,21 +184,34 @@ def elapsed(function: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def measure(setting: str, seconds: float) -> None:
+def compiled_steps(sizes: config.Egnn, batch: Batch) -> dict[str, Callable[[], None]]:
+    """Both forms as the compiler makes them."""
+    ours = build_model(sizes, SPEC, 6.0, {})
+    optimize_model(ours, ours.encoder, lambda: batch, Precision("float32"))
+    textbook = Textbook(sizes)
+    textbook.compile()
+    return {"textbook, compiled": training_step(textbook, batch), "ours, compiled": training_step(ours, batch)}
+
+
+def measure(setting: str, seconds: float, *, compiled: bool) -> None:
     """Print the table of one setting."""
     batch, sizes = synthetic_batch(setting), SIZES[setting]
     torch.manual_seed(0)
-    classes = tuple(f"class {i}" for i in range(CLASSES))
-    ours = build_model(sizes, {"class": TargetSpec(kind="class", classes=classes)}, 6.0, {})
+    ours = build_model(sizes, SPEC, 6.0, {})
     steps = {
         "textbook": training_step(Textbook(sizes), batch),
         "ours, MKL": with_products(training_step(ours, batch), onednn=False),
         "ours, oneDNN": with_products(training_step(ours, batch), onednn=True),
+        "ours, bf16": training_step(ours, batch, "bf16"),
     }
     products = {}
     for name, step in steps.items():
         step()
         with RecordProducts() as products[name]:
+            step()
+    if compiled:  # not recorded: torch would forget what it compiled
+        steps |= compiled_steps(sizes, batch)
+        for step in steps.values():
             step()
     times: dict[str, list[float]] = {name: [] for name in steps}
     alone: dict[str, list[float]] = {name: [] for name in steps}
@@ -197,14 +219,16 @@ def measure(setting: str, seconds: float) -> None:
     while time.perf_counter() < end:
         for name, step in steps.items():
             times[name].append(elapsed(step))
-            alone[name].append(sum(elapsed(call) for call in products[name].calls))
+            if name in products:
+                alone[name].append(sum(elapsed(call) for call in products[name].calls))
     rounds = len(times["textbook"])
     print(f"{setting}: {GRAPHS} graphs, {batch.atoms} atoms, {batch.edges} edges, {rounds} rounds")
-    print(f"  {'model':12} {'core ms':>8} {'graphs/core s':>14} {'x textbook':>11} {'products alone':>15}")
+    print(f"  {'model':18} {'core ms':>8} {'graphs/core s':>14} {'x textbook':>11} {'products alone':>15}")
     base = median(times["textbook"])
     for name in steps:
-        step_s, share = median(times[name]), median(alone[name]) / median(times[name])
-        print(f"  {name:12} {1e3 * step_s:8.1f} {GRAPHS / step_s:14.0f} {base / step_s:11.2f} {share:15.0%}")
+        step_s = median(times[name])
+        share = f"{median(alone[name]) / step_s:15.0%}" if alone[name] else f"{'-':>15}"
+        print(f"  {name:18} {1e3 * step_s:8.1f} {GRAPHS / step_s:14.0f} {base / step_s:11.2f} {share}")
 
 
 def main() -> None:
@@ -214,12 +238,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="per setting")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--allocator", choices=["keep", "default"], default="keep")
+    parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
     if options.allocator == "keep" and not KEEP.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP, **os.environ})  # noqa: S606
     torch.set_num_threads(options.threads)
     for setting in SIZES if options.setting == "both" else [options.setting]:
-        measure(setting, options.seconds)
+        measure(setting, options.seconds, compiled=options.compiled)
 
 
 if __name__ == "__main__":
