@@ -3,8 +3,14 @@
 import re
 
 import pytest
+import torch
+from batches import collate, random_graph
 from ranks import ROOT, run_ranks
 from test_exactness import assert_same_run
+
+from matsci_hpc.config import model as config_model
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.models.own_module import OwnModule
 
 pytestmark = pytest.mark.mpi
 MODULES = """\
@@ -135,20 +141,35 @@ def test_models_of_other_libraries_train(own, lines, package, model):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("{target: no_such.Net}", "model.target: there is no module 'no_such'; install its package, or put its folder"),
-        ("{target: my_models.Nothing}", "model.target: module my_models has no 'Nothing'"),
-        ("{target: my_models.Plain}", "model.arguments: my_models.Plain does not take them"),
-        ("{target: my_models.number}", "model.target: my_models.number makes a int, not a torch.nn.Module"),
-        ("{target: Plain}", "model.target"),
-        ("{target: my_models.Plain, width: 3}", "model.width"),
         (
-            "{target: my_models.Wrong, arguments: {in_features: 3, out_features: 4}, embedding_width: 4}",
-            "expected [graphs, embedding_width] = [",
+            {"target": "no_such.Net"},
+            "there is no module 'no_such'; install its package, or put its folder on PYTHONPATH",
         ),
-        ("{name: plain}", "'plain' is none of"),
+        ({"target": "my_models.Nothing"}, "model.target: module my_models has no 'Nothing'"),
+        ({"target": "my_models.Plain"}, "model.arguments: my_models.Plain does not take them"),
+        ({"target": "my_models.number"}, "model.target: my_models.number makes a int, not a torch.nn.Module"),
+        (
+            {"target": "my_models.Wrong", "arguments": {"in_features": 3, "out_features": 4}, "embedding_width": 4},
+            "my_models.Wrong gave a tensor [5, 4] for 1 graphs of 5 atoms; expected [graphs, embedding_width] = [1, 4]",
+        ),
     ],
 )
-def test_what_does_not_fit_is_said(own, model, message):
+def test_what_does_not_fit_is_said(place, monkeypatch, model, message):
+    monkeypatch.syspath_prepend(str(place))
+    with pytest.raises(UserInputError, match=re.escape(message)):
+        OwnModule(config_model.OwnModule(**model), 3.0)(collate([random_graph(1, 5)], 3.0, torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("{target: Plain}", "model.target"),
+        ("{target: my_models.Plain, width: 3}", "model.width"),
+        ("{name: plain}", "'plain' is none of"),
+        ("{target: no_such.Net}", "model.target: there is no module 'no_such'"),
+    ],
+)
+def test_what_does_not_fit_ends_the_run_in_a_line(own, model, message):
     _, said = own("run", 1, model)
     assert said.returncode == 2, said.stdout + said.stderr
     assert message in said.stderr
