@@ -5,6 +5,7 @@ What has to do with jobs is in `cli_launch`.
 
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,6 +217,9 @@ def plain_errors() -> Iterator[None]:
         # Not sys.exit: MPI's farewell on the way out would wait for ever for a rank that hangs.
         os._exit(error.exit_code)
     except MatsciError as error:
+        # The first rank out makes the launcher end the others by SIGTERM, on their own way out. A rank that fell to it
+        # would hide the exit code: of 2 and 143, srun gives the larger one.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _complain(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

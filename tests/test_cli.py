@@ -155,3 +155,22 @@ def test_a_reader_that_stops_early(place):
     ) as process:
         process.stdout.close()  # as `| head -0` does
         assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_launcher_that_ends_the_other_ranks_does_not_change_the_exit_code(place):
+    # Of the codes of all ranks srun gives the largest, and 143 would hide the 2.
+    code = (
+        "import atexit, os, signal, sys\nfrom matsci_hpc.cli import main\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "sys.argv = ['matsci-hpc', 'shards', 'info', 'nothing']\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=place,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2

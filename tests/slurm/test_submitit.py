@@ -173,8 +173,7 @@ def test_a_failure_is_raised_with_its_reason(node):
     job = submit("run.yaml", site=str(node.site), nodes=1, ranks=2, check=False)
     with pytest.raises(FailedJobError, match=r"UserInputError: (?s:.*)nowhere"):
         job.result()
-    # Of 2 and of the 143 of a rank that srun has ended meanwhile, srun gives the larger one.
-    wait_for_words(job, "failed: exit code ")
+    wait_for_words(job, "failed: exit code 2;")
 
 
 def test_a_life_without_progress_is_the_last(node, data):
