@@ -2,53 +2,16 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from matsci_hpc.cores import domains_of, list_text, memory_domains
 from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.words import bytes_in_words, counted
+from matsci_hpc.processor import this_processor
 
 SIMD = ("sse4_2", "avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+"""Vector instructions that matter here, from old to new."""
 BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
-
-
-@dataclass(frozen=True, slots=True)
-class Processor:
-    """What /proc/cpuinfo says.
-
-    Attributes:
-        model: name.
-        sockets, cores, threads: of the machine; a core has one thread or more.
-        simd: vector instructions that matter here, from old to new.
-    """
-
-    model: str
-    sockets: int
-    cores: int
-    threads: int
-    simd: tuple[str, ...]
-
-
-def read_cpuinfo(text: str) -> Processor:
-    """Count what a table of the form of /proc/cpuinfo lists."""
-    blocks = []
-    for block in text.split("\n\n"):
-        pairs = (line.partition(":") for line in block.splitlines())
-        fields = {name.strip(): value.strip() for name, _, value in pairs}
-        if "processor" in fields:
-            blocks.append(fields)
-    first = blocks[0] if blocks else {}
-    sockets = {each.get("physical id", "0") for each in blocks}
-    cores = {(each.get("physical id", "0"), each.get("core id", each["processor"])) for each in blocks}
-    flags = set(first.get("flags", first.get("Features", "")).split())
-    return Processor(
-        model=first.get("model name", "unknown processor"),
-        sockets=len(sockets),
-        cores=len(cores),
-        threads=len(blocks),
-        simd=tuple(each for each in SIMD if each in flags),
-    )
 
 
 def cgroup_limits(folder: Path = Path("/sys/fs/cgroup")) -> tuple[float | None, int | None]:
@@ -70,7 +33,7 @@ def cgroup_limits(folder: Path = Path("/sys/fs/cgroup")) -> tuple[float | None, 
 
 def cpu_findings() -> Iterator[Finding]:
     """Look at this machine."""
-    found = read_cpuinfo(_read(Path("/proc/cpuinfo")))
+    found = this_processor()
     sockets, cores = counted(found.sockets, "socket"), counted(found.cores, "core")
     threads = f", {found.threads // found.cores} threads each" if found.threads > found.cores else ""
     yield Finding("ok", "processor", f"{found.model}: {sockets}, {cores}{threads}")
@@ -85,8 +48,8 @@ def cpu_findings() -> Iterator[Finding]:
         yield Finding("warning", "cores", f"the container grants {granted:.3g} cores of them", advice)
     listed = "; ".join(f"{number}: {list_text(domains[number] & allowed)}" for number in mine)
     yield Finding("ok", "NUMA", f"{counted(len(mine), 'memory domain')}{f' ({listed})' if len(mine) > 1 else ''}")
-    yield Finding("ok", "SIMD", ", ".join(found.simd) or "none that is known here")
-    if not BF16 & set(found.simd):
+    yield Finding("ok", "SIMD", ", ".join(each for each in SIMD if each in found.flags) or "none that is known here")
+    if not BF16 & found.flags:
         yield Finding("note", "SIMD", "no bf16 instructions: `precision: bf16` is slower than float32 on this CPU")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = f", {bytes_in_words(memory)} for this container" if memory is not None and memory < total else ""

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from matsci_hpc.doctor.child import ChildError, run_python
 from matsci_hpc.preflight.finding import Finding
+from matsci_hpc.versions import installed, same_series, series
 
 Fits = Callable[[str, str | None], str | None]
 """Why a version does not fit that of torch, which may be missing; None if it does. Asked before anything is imported:
@@ -15,19 +15,6 @@ some pairs end the interpreter."""
 
 def _anything(_version: str, _torch: str | None) -> None:
     return None
-
-
-def series(text: str) -> tuple[int, ...]:
-    """The first two numbers of a version: (2, 8) of 2.8.0+cpu."""
-    return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in text.partition("+")[0].split(".")[:2])
-
-
-def same_series(found: str, torch: str | None) -> str | None:
-    """Packages of Intel's are built for one version of torch each."""
-    if torch is not None and series(found) == series(torch):
-        return None
-    needed = ".".join(map(str, series(found)))
-    return f"it needs torch {needed}, and this is {torch}"
 
 
 def dgl_series(found: str, _torch: str | None) -> str | None:
@@ -77,24 +64,16 @@ PACKAGES = (
     Package(
         "intel-extension-for-pytorch",
         "intel_extension_for_pytorch",
-        "for scripts of your own: nothing here uses it yet",
+        "optimize: ipex; without it optimize: compile",
         fits=same_series,
     ),
     Package(
         "oneccl-bindings-for-pytorch",
         "oneccl_bindings_for_pytorch",
-        "for scripts of your own: nothing here uses it yet",
+        "backend ccl; without it gloo",
         fits=same_series,
     ),
 )
-
-
-def installed(name: str) -> str | None:
-    """Version of a package, by its metadata alone; None if it is not there."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def examine(package: Package, torch: str | None) -> Finding:

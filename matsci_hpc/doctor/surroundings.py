@@ -2,20 +2,14 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 
-from matsci_hpc.doctor.cpu import read_cpuinfo
 from matsci_hpc.doctor.fabric import fast_devices
+from matsci_hpc.processor import this_processor
 
 
 def host_name(environ: Mapping[str, str]) -> str:
     """Slurm's name of the cluster, else the model of the processor: machines of one kind behave alike."""
-    if name := environ.get("SLURM_CLUSTER_NAME"):
-        return name
-    try:
-        return read_cpuinfo(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")).model
-    except OSError:
-        return "unknown processor"
+    return environ.get("SLURM_CLUSTER_NAME") or this_processor().model
 
 
 def fabric_name(environ: Mapping[str, str], nodes: int) -> str:

@@ -7,26 +7,18 @@ code by what the processor can do. On a Xeon with AMX, whole steps take 10 to 19
 should take the same path. Everything else (other types, other devices, autocast) is plain PyTorch.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from matsci_hpc.processor import this_processor
 
-def _made_by_amd() -> bool:
-    """Whether the first processor is one of AMD, or of Hygon, which builds them by licence."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    vendor = next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
-    return vendor in {"AuthenticAMD", "HygonGenuine"}
-
-
+AMD = {"AuthenticAMD", "HygonGenuine"}
+"""Vendors: AMD, and Hygon, which builds them by licence."""
 _ONEDNN = (
-    _made_by_amd()
+    this_processor().vendor in AMD
     and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.parallel.communicator import Communicator
 from matsci_hpc.parallel.watched import Meeting
+from matsci_hpc.versions import installed, same_series
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +60,10 @@ def _xccl_is_missing() -> str | None:
 
 
 def _ccl_is_missing() -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
     import torch
 
-    from matsci_hpc.doctor.packages import same_series
-
-    try:
-        found = version("oneccl-bindings-for-pytorch")
-    except PackageNotFoundError:
+    found = installed("oneccl-bindings-for-pytorch")
+    if found is None:
         return "oneccl-bindings-for-pytorch is not installed; Intel's own package index has it, for torch up to 2.8"
     reason = same_series(found, torch.__version__)  # before it is imported: a pair that does not fit ends the process
     return None if reason is None else f"oneccl-bindings-for-pytorch {found}: {reason}"

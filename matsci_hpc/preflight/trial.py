@@ -35,6 +35,7 @@ from matsci_hpc.preflight.measured import Trial
 from matsci_hpc.telemetry.recorder import private_bytes
 from matsci_hpc.training.evaluation import BATCH_COST, BATCHES_PER_LOOK
 from matsci_hpc.training.initial_encoder import choose_origin
+from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.setup import Run, build_run
 from matsci_hpc.training.tasks import local_losses
 
@@ -73,8 +74,10 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
 
     Raises:
         UserInputError: data and config do not fit, or `init_from` has no encoder of this kind.
-        MachineError: a shard is missing or damaged.
+        MachineError: a shard is missing or damaged, or IPEX cannot be used here.
     """
+    if config.optimize == "ipex":
+        load_ipex("cpu")
     import_s = process_age_s()
     if config.init_from is not None:
         choose_origin(config.init_from, config.model)

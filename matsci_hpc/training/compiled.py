@@ -1,4 +1,4 @@
-"""`optimize`: what is done to a model so that its steps take less time, with the same numbers up to rounding.
+"""`optimize: compile`: a model whose steps take less time, with the same numbers up to rounding.
 
 An encoder that knows its hot parts compiles these (`compile_parts`); of any other, PyTorch compiles as much of the
 forward pass as it can. Either way parameters keep their names, so that checkpoints go from one to the other.

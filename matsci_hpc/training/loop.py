@@ -28,6 +28,7 @@ from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
 from matsci_hpc.training.evaluation import evaluate
 from matsci_hpc.training.gradient_order import in_backward_order
+from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.kernels import decide_kernel
 from matsci_hpc.training.messages import announce
 from matsci_hpc.training.nonfinite import NonFiniteSteps
@@ -72,6 +73,8 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
     limit_threads()
     keep_freed_memory()
     device = take_device(config.device, discover(os.environ))
+    if config.optimize == "ipex":
+        load_ipex(device.type)
     comm = open_communicator(config.parallel, config.checkpoint.timeout_s, device.type)
     lock = RunLock(config.run_dir)
     failure: str | None = None

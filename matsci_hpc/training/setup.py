@@ -56,7 +56,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
 
     Raises:
         UserInputError: targets or splits do not fit the data.
-        MachineError: the model is to be compiled, and cannot be.
+        MachineError: the model is to be compiled or prepared by IPEX, and cannot be.
     """
     precision = Precision(config.precision, device.type)
     held_out = _held_out(config, collection)
@@ -75,6 +75,11 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
 
         few = collection.in_split(config.data.split)[:2]
         optimize_model(model, model.encoder, lambda: precision.cast(checked_batch(collection, few)), precision)
+    optimizer = build_optimizer(config.optimizer, model)
+    if config.optimize == "ipex":
+        from matsci_hpc.training.ipex import prepare_with_ipex
+
+        prepare_with_ipex(model, optimizer, precision)
     return Run(
         config=config,
         config_text=dump_config(config),
@@ -84,7 +89,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         held_out=held_out,
         tasks=tasks,
         model=model,
-        optimizer=build_optimizer(config.optimizer, model),
+        optimizer=optimizer,
         precision=precision,
         device=device,
         state=RunState(data=[each.manifest.fingerprint for each in collection.datasets]),
