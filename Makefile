@@ -5,13 +5,15 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 HVENV  := .venv-horovod
 HSTAMP := $(HVENV)/.installed
+IVENV  := .venv-intel
+ISTAMP := $(IVENV)/.installed
 
 # Open MPI refuses to start for root, and with more ranks than cores, unless told; containers are often both.
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
-.PHONY: help setup demo test test-slow test-all test-slurm horovod test-horovod lint format clean
+.PHONY: help setup demo test test-slow test-all test-slurm horovod test-horovod intel test-intel lint format clean
 
 help:
 	@echo "make demo        set up, then prepare data, pretrain on 2 ranks and write runs/demo/report.html (about 4 minutes)"
@@ -21,6 +23,8 @@ help:
 	@echo "make test-slurm  the tests on a real Slurm of two nodes, started here; needs root, and Debian to install it"
 	@echo "make horovod     an environment with Horovod on Intel MPI and oneCCL in $(HVENV); the first build takes some minutes"
 	@echo "make test-horovod  the tests of Horovod, in that environment"
+	@echo "make intel       an environment with Intel's extension for PyTorch in $(IVENV); about 7 GB"
+	@echo "make test-intel  the tests of it, in that environment"
 	@echo "make setup       the environment in .venv alone"
 	@echo "make lint        ruff, the type checker and shellcheck"
 	@echo "make format      let ruff rewrite the sources"
@@ -60,6 +64,17 @@ horovod: $(HSTAMP)
 test-horovod: $(HSTAMP)
 	$(HVENV)/bin/python -m pytest -m horovod tests/install tests/parallel tests/training
 
+$(ISTAMP): pyproject.toml matsci_hpc/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "the last IPEX is for Python 3.11 to 3.13; name one with: make PYTHON=/path/to/python3.11 intel")'
+	$(PYTHON) -m venv $(IVENV)
+	$(IVENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[intel,local,test]"
+	@touch $@
+
+intel: $(ISTAMP)
+
+test-intel: $(ISTAMP)
+	$(IVENV)/bin/python -m pytest -m ipex tests/training
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,4 +86,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(HVENV) runs datasets
+	rm -rf $(VENV) $(HVENV) $(IVENV) runs datasets

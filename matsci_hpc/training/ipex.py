@@ -8,6 +8,7 @@ shapes and their layers other parameters, so that checkpoints, sums over ranks a
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ def load_ipex(device: str) -> None:
         told = " ".join(f"{error} {kept()}".split())[:300]
         raise MachineError(f"optimize: ipex cannot be used here: {PACKAGE} does not load: {told}; {INSTEAD}") from None
     logging.getLogger("IPEX").setLevel(logging.ERROR)
+    # It replaces torch.embedding_bag, our sums over edges, and passes such calls on to torch's own.
+    warnings.filterwarnings("ignore", message=r"\[NotSupported\]IPEX embeddingbag")
 
 
 def why_no_ipex(torch_version: str, processor_flags: AbstractSet[str]) -> str | None:
