@@ -3,7 +3,7 @@
     python benchmarks/comm.py [--ranks 2] [--rounds 5] [--steps 12] [--seconds 3] [--backends gloo mpi]
 
 - All-reduce: time by size of our communicator, beside the same call on torch.distributed or mpi4py alone.
-- Weak scaling: every rank takes the step of `egnn_step.py` (pretrain) on 32 graphs, one thread, one core. One rank
+- Weak scaling: every rank takes the step of `step.py` (pretrain) on 32 graphs, one thread, one core. One rank
   alone and all ranks together take turns, and efficiency is the time of a step of one over that of a step of all; the
   same in core time, which what else runs on the machine disturbs less. A round is a new set of processes.
 
@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from egnn_step import CLASSES, KEEP, SIZES, synthetic_batch
+from step import CLASSES, KEEP, SIZES, synthetic_batch
 from torch.nn import functional
 
 from matsci_hpc.config.train import Parallel

@@ -3,7 +3,7 @@
     python benchmarks/gpu_step.py [--graphs 32 1024] [--setting pretrain|crystal|both] [--seconds 2] [--largest]
 
 A step is forward, backward and AdamW on the cross-entropy of 32 classes; forms take turns, the median of each is
-reported. Sizes and the textbook form are those of `egnn_step.py`; the PyTorch Geometric form needs the extra `pyg`.
+reported. Sizes and the textbook form are those of `step.py`; the PyTorch Geometric form needs the extra `pyg`.
 
 - FLOP/s are those of the matrix products alone, as a share of what an 8192 x 8192 product reaches in the same run.
 - Traffic is what the kernels of an eager step read and write, each tensor once, as a share of what a copy reaches.
@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from egnn_step import CLASSES, GRAPHS, SIZES, Textbook, synthetic_batch
+from step import CLASSES, GRAPHS, SIZES, Textbook, synthetic_batch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from egnn_step import CLASSES, GRAPHS, KEEP, elapsed, synthetic_batch, training_step
+from step import CLASSES, GRAPHS, KEEP, elapsed, synthetic_batch, training_step
 from torch import Tensor, nn
 from torch_geometric.nn.models import SchNet as PygSchNet
 

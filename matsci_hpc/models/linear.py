@@ -3,7 +3,7 @@
 PyTorch sends float32 products on x86 to MKL, which is slow on some AMD processors: 83 against oneDNN's 205 GFLOP/s
 for [19200, 128] x [128, 128] on one core of an EPYC with AVX-512. oneDNN comes with the same PyTorch and chooses its
 code by what the processor can do. On a Xeon with AMX, whole steps take 10 to 19 % longer with it
-(benchmarks/egnn_step.py). So the maker of the processor decides, and never a timing: ranks of a job and its later lives
+(benchmarks/step.py). So the maker of the processor decides, and never a timing: ranks of a job and its later lives
 should take the same path. Everything else (other types, other devices, autocast) is plain PyTorch.
 """
 

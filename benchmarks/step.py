@@ -1,7 +1,7 @@
 """Graphs per core second in training: our E(n)-GNN against one written as in the paper.
 
-    python benchmarks/egnn_step.py [--setting pretrain|crystal|both] [--seconds 20] [--threads 1]
-        [--allocator keep|default] [--compiled]
+    python benchmarks/step.py [--setting pretrain|crystal|both] [--seconds 20] [--threads 1]
+        [--allocator keep|default] [--compiled] [--ipex]
 
 A step is forward, backward and AdamW on the cross-entropy of 32 classes. The models take turns within one
 process, so that all see the same state of the machine; the median step of each is reported, in core seconds.
@@ -12,6 +12,9 @@ process, so that all see the same state of the machine; the median step of each 
   ours, it leaves out the last layer's move of the atoms, which no output reads.
 
 `--compiled` adds the textbook form under torch.compile, and ours with `optimize: compile`; a minute or two.
+
+`--ipex` loads Intel's extension first, which changes operators of torch for all rows: compare with a run without. It
+wants an environment with the extension (`make intel`).
 
 Freed memory is kept by the process: glibc's default returns it to the system after each step, and getting it
 back page by page costs a third of the step. `--allocator default` shows that; jobs set the same variables.
@@ -39,8 +42,10 @@ from matsci_hpc.loading.batch import Batch
 from matsci_hpc.models import linear
 from matsci_hpc.models.egnn import image_shift
 from matsci_hpc.models.registry import build_model
+from matsci_hpc.processor import this_processor
 from matsci_hpc.targets import TargetSpec
 from matsci_hpc.training.compiled import optimize_model
+from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.precision import Precision
 
 CLASSES = 32
@@ -239,10 +244,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--allocator", choices=["keep", "default"], default="keep")
     parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--ipex", action="store_true")
     options = parser.parse_args()
     if options.allocator == "keep" and not KEEP.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP, **os.environ})  # noqa: S606
     torch.set_num_threads(options.threads)
+    if options.ipex:
+        load_ipex("cpu")
+    print(f"{this_processor().model}, torch {torch.__version__}{', IPEX' if options.ipex else ''}")
     for setting in SIZES if options.setting == "both" else [options.setting]:
         measure(setting, options.seconds, compiled=options.compiled)
 
