@@ -158,11 +158,12 @@ def open_communicator(config: Parallel, longest_wait_s: float = 0.0, device: str
     from matsci_hpc.parallel.backends import open_backend, require_backend
     from matsci_hpc.parallel.choice import Choice, agree_on_backend
     from matsci_hpc.parallel.deadline import meeting_within
-    from matsci_hpc.parallel.horovod import choose_operations
+    from matsci_hpc.parallel.horovod import choose_operations, let_waiting_threads_sleep
     from matsci_hpc.parallel.watched import meet
 
     if backend != "auto":
         require_backend(backend)
+    let_waiting_threads_sleep()  # now, since ranks may meet through MPI
     with meeting_within(config.startup_timeout_s, info.rank):
         meeting = meet(info, limits, longest_wait_s)
         chosen = Choice(backend, operations)
