@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from matsci_hpc.models.operators import define_operator
 from matsci_hpc.processor import this_processor
 
 AMD = {"AuthenticAMD", "HygonGenuine"}
@@ -87,16 +88,15 @@ class _SiluLinear(torch.autograd.Function):
         )
 
 
-@torch.library.custom_op("matsci_hpc::linear", mutates_args=())
-def _linear_operator(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`_Linear` for the compiler, which would send the product to MKL."""
-    return multiply(x, weight, bias)
-
-
-@_linear_operator.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _shape_of_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     del bias
     return x.new_empty((x.shape[0], weight.shape[0]))
+
+
+_linear_operator = define_operator(
+    "linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor", multiply, _shape_of_product
+)
+"""`_Linear` for the compiler, which would send the product to MKL."""
 
 
 def _keep_operands(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -114,7 +114,7 @@ def _linear_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor 
     )
 
 
-_linear_operator.register_autograd(_linear_backward, setup_context=_keep_operands)
+torch.library.register_autograd("matsci_hpc::linear", _linear_backward, setup_context=_keep_operands)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -131,7 +131,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if torch.is_autocast_enabled(x.device.type) or not _fits_onednn(x, weight):
         return functional.linear(x, weight, bias)
     apply = _linear_operator if torch.compiler.is_compiling() else _Linear.apply
-    result: Tensor = apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    result: Tensor = apply(x, weight, bias)
     return result
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from matsci_hpc.models.device_sums import scatter, sum_on_device
+from matsci_hpc.models.operators import define_operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,7 @@ class _Product(torch.autograd.Function):
         return product(gradients[0], ctx.transpose, ctx.matrix), None, None
 
 
-@torch.library.custom_op("matsci_hpc::product", mutates_args=())
-def _product_operator(
+def _product_of_parts(
     values: Tensor,
     column: Tensor,
     pointer: Tensor,
@@ -80,15 +80,22 @@ def _product_operator(
     per_row: int,
     transpose_per_row: int,
 ) -> Tensor:
-    """`_Product` for the compiler; a number per row of 0 stands for none."""
     del transpose_column, transpose_pointer, transpose_per_row
     return Selection(column, pointer, per_row or None).times(values)
 
 
-@_product_operator.register_fake
-def _(values: Tensor, column: Tensor, pointer: Tensor, *others: Any) -> Tensor:
+def _shape_of_product(values: Tensor, column: Tensor, pointer: Tensor, *others: Any) -> Tensor:
     del column, others
     return values.new_empty((pointer.shape[0] - 1, values.shape[1]))
+
+
+_product_operator = define_operator(
+    "product(Tensor values, Tensor column, Tensor pointer, Tensor transpose_column, Tensor transpose_pointer, "
+    "int per_row, int transpose_per_row) -> Tensor",
+    _product_of_parts,
+    _shape_of_product,
+)
+"""`_Product` for the compiler; a number per row of 0 stands for none."""
 
 
 def _keep_matrix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -105,7 +112,7 @@ def _product_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return result, None, None, None, None, None, None
 
 
-_product_operator.register_autograd(_product_backward, setup_context=_keep_matrix)
+torch.library.register_autograd("matsci_hpc::product", _product_backward, setup_context=_keep_matrix)
 
 
 def product(values: Tensor, matrix: Selection, transpose: Selection) -> Tensor:

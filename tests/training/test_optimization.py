@@ -1,8 +1,11 @@
+import copy
 import itertools
 import math
+import sys
 
 import pytest
 import torch
+from ranks import run_command
 
 from matsci_hpc.config.train import Optimizer, Schedule
 from matsci_hpc.training.optimization import build_optimizer, learning_rate
@@ -50,3 +53,31 @@ def test_weight_decay_leaves_vectors_alone():
     assert decayed["weight_decay"] == 0.3
     assert {each.ndim for each in free["params"]} == {1}
     assert free["weight_decay"] == 0.0
+
+
+def test_the_steps_are_those_of_pytorch_without_its_compiler():
+    model = torch.nn.Linear(3, 2)
+    twin = copy.deepcopy(model)
+    ours = build_optimizer(Optimizer(lr=0.1), model)
+    pytorchs = torch.optim.AdamW([dict(group, params=[]) for group in ours.param_groups], fused=True)
+    for group, parameter in zip(pytorchs.param_groups, (twin.weight, twin.bias), strict=True):
+        group["params"] = [parameter]
+    for seed in range(3):
+        torch.manual_seed(seed)
+        for each in (*model.parameters(), *twin.parameters()):
+            each.grad = torch.full_like(each, 0.1 * seed - 0.1)
+        ours.step()
+        pytorchs.step()
+    assert torch.equal(model.weight, twin.weight)
+    assert torch.equal(model.bias, twin.bias)
+
+
+def test_a_rank_does_not_import_the_compiler_for_nothing(config, tmp_path):
+    words = ["train", str(config), f"run_dir={tmp_path / 'run'}", "steps=2"]
+    program = (
+        "import sys\nfrom matsci_hpc.cli import cli\n"
+        f"cli.main({words!r}, standalone_mode=False)\n"
+        "sys.exit(sorted(name for name in ('torch._dynamo', 'sympy') if name in sys.modules) or 0)"
+    )
+    done = run_command([sys.executable, "-c", program])
+    assert done.returncode == 0, done.stderr
