@@ -13,6 +13,9 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 
+# Files of tests run side by side, for most of their time goes into starting ranks.
+AT_ONCE ?= -n auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help setup demo test test-slow test-all test-slurm horovod test-horovod intel test-intel lint format clean
 
 help:
@@ -41,13 +44,13 @@ demo: $(STAMP)
 	@bash job_templates/demo.sh $(BIN)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not slurm"
+	$(BIN)/python -m pytest -m "not slow and not slurm" $(AT_ONCE)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m "slow and not slurm"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "not slurm"
+	$(BIN)/python -m pytest -m "not slurm" $(AT_ONCE)
 
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest tests/slurm
