@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -117,8 +117,13 @@ def open_world() -> World:
     return World(load_mpi(info).COMM_WORLD)
 
 
-def load_mpi(info: RankInfo) -> Any:
+def load_mpi(info: RankInfo, threads: Literal["serialized", "multiple"] = "serialized") -> Any:
     """mpi4py's MPI, in whose world are all ranks of this job; loading it waits for them.
+
+    Args:
+        info: this rank.
+        threads: whether several of them may call MPI at the same time; decided by the first call. Where they may, Open
+            MPI 4 has no one-sided operations between nodes.
 
     Raises:
         MachineError: there is no MPI, or it does not see the ranks that the launcher started.
@@ -126,8 +131,7 @@ def load_mpi(info: RankInfo) -> Any:
     try:
         import mpi4py
 
-        # One thread at a time talks to MPI here. Asked for more, Open MPI 4 has no one-sided operations between nodes.
-        mpi4py.rc.thread_level = "serialized"
+        mpi4py.rc.thread_level = threads
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())

@@ -4,13 +4,13 @@ import os
 import socket
 from collections.abc import Mapping, MutableMapping
 from datetime import timedelta
-from typing import Any
 from zlib import crc32
 
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
 from matsci_hpc.errors import MachineError, RankError
 from matsci_hpc.parallel.discovery import RankInfo
+from matsci_hpc.parallel.mpi import load_mpi
 
 LOOPBACK = "127.0.0.1"
 FIRST_PORT, PORTS = 20000, 40000
@@ -96,17 +96,10 @@ def _names(nodes: str) -> list[str]:
 def _store_by_mpi(info: RankInfo, timeout: timedelta) -> TCPStore:
     """Rank 0 opens the store on a free port and tells the others through MPI, so that no port can be taken twice."""
     try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError):
-        raise MachineError(
-            f"{info.launcher} started {info.size} ranks and nothing tells where rank 0 is: set MASTER_ADDR and "
-            "MASTER_PORT, or make MPI loadable"
-        ) from None
-    comm: Any = MPI.COMM_WORLD
-    if comm.Get_size() != info.size:
-        raise MachineError(
-            f"{info.launcher} started {info.size} ranks, but MPI sees {comm.Get_size()}: two MPIs are mixed"
-        )
+        MPI = load_mpi(info, threads="multiple")  # as Horovod's thread wants it, if that comes
+    except MachineError as error:
+        raise MachineError(f"{error}; or tell the ranks where rank 0 is, by MASTER_ADDR and MASTER_PORT") from None
+    comm = MPI.COMM_WORLD
     one_node = comm.Split_type(MPI.COMM_TYPE_SHARED).Get_size() == info.size
     if one_node:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
