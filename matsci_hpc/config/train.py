@@ -249,9 +249,9 @@ class TrainConfig(Section):
     """On a GPU, who adds up what edges bring to atoms. `auto` measures them when the run begins, and takes the fastest
     whose sums are the same from run to run, which those of `scatter` are not."""
     optimize: Literal["none", "compile", "ipex"] = "none"
-    """`compile` lets PyTorch compile the model at the start, a minute or so. It pays in long runs. `ipex` takes Intel's
-    extension for PyTorch, 2.8 with torch 2.8. Numbers are the same up to rounding, and checkpoints go from one to the
-    other."""
+    """`compile` lets PyTorch compile the model at the start, a minute or so; whether it pays depends on the model and
+    the device (docs/performance.md). `ipex` takes Intel's extension for PyTorch, 2.8 with torch 2.8. Numbers are the
+    same up to rounding, and checkpoints go from one to the other."""
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Evaluate = Evaluate()
     nonfinite: NonFinite = NonFinite()

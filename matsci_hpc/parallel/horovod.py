@@ -41,7 +41,7 @@ def let_waiting_threads_sleep() -> None:
     """Ask Intel MPI, before it is loaded, not to spin while it waits.
 
     Horovod's thread waits for other ranks inside of MPI, on the core that this rank computes on: with a spinning one,
-    steps of two ranks with a core each take 1.5 (MPI) and 1.4 times (oneCCL) as long (benchmarks/comm.py).
+    steps of two ranks with a core each take 1.5 times as long (benchmarks/comm.py).
     """
     os.environ.setdefault("I_MPI_WAIT_MODE", "1")
 

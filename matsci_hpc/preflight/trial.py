@@ -77,7 +77,7 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
         MachineError: a shard is missing or damaged, or IPEX cannot be used here.
     """
     if config.optimize == "ipex":
-        load_ipex("cpu")
+        load_ipex("cpu" if config.device == "auto" else config.device)
     import_s = process_age_s()
     if config.init_from is not None:
         choose_origin(config.init_from, config.model)

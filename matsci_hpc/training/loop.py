@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from matsci_hpc.config.train import TrainConfig
-from matsci_hpc.errors import JobError, MachineError, RankError
+from matsci_hpc.errors import JobError, MachineError, MatsciError, RankError
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.cost import CostFit, fit
 from matsci_hpc.loading.loader import Loader, StepWork
@@ -21,7 +21,7 @@ from matsci_hpc.parallel.device import finish_work, peak_device_bytes, take_devi
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.exchange import GradientExchange
 from matsci_hpc.parallel.gradients import FlatGradients
-from matsci_hpc.parallel.together import on_every, on_first
+from matsci_hpc.parallel.together import on_every, on_first, settle
 from matsci_hpc.staging.stage import staged
 from matsci_hpc.telemetry.recorder import StepClock, gather_interval
 from matsci_hpc.training.allocator import keep_freed_memory
@@ -73,12 +73,17 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
     limit_threads()
     keep_freed_memory()
     device = take_device(config.device, discover(os.environ))
+    refusal: MatsciError | None = None
     if config.optimize == "ipex":
-        load_ipex(device.type)
+        try:
+            load_ipex(device.type)
+        except MatsciError as error:  # to be told to the others, once all have met
+            refusal = error
     comm = open_communicator(config.parallel, config.checkpoint.timeout_s, device.type)
     lock = RunLock(config.run_dir)
     failure: str | None = None
     try:
+        settle(comm, refusal)
         with staged(config.data.staging, config.data.folders, comm, comm.activity.tick) as places:
             collection = on_every(comm, lambda: Collection(config.data.folders, places))
             run = build_run(config, collection, comm, device)
