@@ -1,13 +1,13 @@
 """All-reduces through our door and without it, and weak scaling of a real training step over the backends.
 
-    python benchmarks/comm.py [--ranks 2] [--rounds 5] [--steps 12] [--seconds 3] [--backends gloo mpi]
+    python benchmarks/comm.py [--ranks 2] [--rounds 5] [--steps 12] [--graphs 32] [--seconds 3] [--backends gloo mpi]
 
 - All-reduce: time by size of our communicator, beside the same call on torch.distributed or mpi4py alone.
-- Weak scaling: every rank takes the step of `step.py` (pretrain) on 32 graphs, one thread, one core. One rank
-  alone, all at once that know nothing of each other ("apart"), all at once with a barrier after each step ("in step"),
-  and all that exchange gradients take turns; a round is a new set of processes. Efficiency is the time of a step of the
-  first over that of the last. What ranks apart lose is the machine's: cores that share caches, memory or, in many
-  virtual machines, the very core. What ranks in step lose besides is waiting for the slower one, whatever they do.
+- Weak scaling: every rank takes the step of `step.py` (pretrain), one thread, one core. One rank alone, all at once
+  that know nothing of each other ("apart"), all at once with a barrier after each step ("in step"), and all that
+  exchange gradients take turns; a round is a new set of processes. Efficiency is the time of a step of the first over
+  that of the last. What ranks apart lose is the machine's: cores that share caches, memory or, in many virtual
+  machines, the very core. What ranks in step lose besides is waiting for the slower one, whatever they do.
 
 Run it with the Python of .venv-horovod (`make horovod`) and `--backends horovod-mpi horovod-ccl` for these. The machine
 should be idle, with a core for each rank.
@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from step import CLASSES, KEEP, SIZES, synthetic_batch
+from step import CLASSES, GRAPHS, KEEP, SIZES, synthetic_batch
 from torch.nn import functional
 
 from matsci_hpc.config.train import Parallel
@@ -56,7 +56,7 @@ def opened(backend: str) -> Communicator:
     return open_communicator(Parallel(backend=name, horovod_operations=operations or "auto"))
 
 
-def take_steps(backend: str, steps: int) -> dict[str, Any]:
+def take_steps(backend: str, steps: int, graphs: int) -> dict[str, Any]:
     """Median seconds of a step of this rank, and of its wait for the others."""
     core = sorted(os.sched_getaffinity(0))[discover(os.environ).local_rank % os.cpu_count()]
     os.sched_setaffinity(0, {core})
@@ -69,7 +69,7 @@ def take_steps(backend: str, steps: int) -> dict[str, Any]:
     gradients = FlatGradients(list(model.parameters())[::-1])
     exchange = GradientExchange(gradients, comm, 1e6 * parallel.bucket_mb)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    batch = synthetic_batch("pretrain")
+    batch = synthetic_batch("pretrain", graphs)
     times: list[tuple[float, float]] = []
     if backend == "in-step":
         from mpi4py import MPI
@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--graphs", type=int, default=GRAPHS, help="of a rank in a step")
     parser.add_argument("--seconds", type=float, default=3.0, help="for the all-reduces of one backend")
     parser.add_argument("--backends", nargs="+", default=["gloo", "mpi"])
     parser.add_argument("--part", choices=["sum", "step"], help=argparse.SUPPRESS)
@@ -187,12 +188,17 @@ def main() -> None:
         print(f"{os.cpu_count()} cores, load of the machine at the start {os.getloadavg()[0]:.2f}")
         for backend in options.backends:
             show_sums(backend, options.ranks, options.seconds)
-        show_scaling(options.backends, options.ranks, options.rounds, ["--steps", str(options.steps)])
+        show_scaling(
+            options.backends,
+            options.ranks,
+            options.rounds,
+            ["--steps", str(options.steps), "--graphs", str(options.graphs)],
+        )
         return
     if options.part == "sum":
         found = sum_tensors(options.backend, options.seconds)
     else:
-        found = take_steps(options.backend, options.steps)
+        found = take_steps(options.backend, options.steps, options.graphs)
     if discover(os.environ).rank == 0:
         os.write(1, f"{ONE_LINE}{json.dumps(found)}\n".encode())
 

@@ -108,8 +108,8 @@ class Textbook(nn.Module):
         return {"class": self.head(total)}
 
 
-def synthetic_batch(setting: str) -> Batch:
-    """32 complete graphs of 25 points, or 32 graphs of 30 atoms with 60 random neighbours each."""
+def synthetic_batch(setting: str, graphs: int = GRAPHS) -> Batch:
+    """Complete graphs of 25 points, or graphs of 30 atoms with 60 random neighbours each."""
     generator = torch.Generator().manual_seed(0)
     atoms = 25 if setting == "pretrain" else 30
     local = torch.arange(atoms)
@@ -120,22 +120,22 @@ def synthetic_batch(setting: str) -> Batch:
         receiver = local.repeat_interleave(60)
         sender = torch.randint(atoms, (len(receiver),), generator=generator)
         side = 6.0
-        image = torch.randint(-1, 2, (GRAPHS * len(receiver), 3), generator=generator).to(torch.int8)
-    first = torch.arange(GRAPHS).mul(atoms).unsqueeze(1)
-    total = GRAPHS * atoms
+        image = torch.randint(-1, 2, (graphs * len(receiver), 3), generator=generator).to(torch.int8)
+    first = torch.arange(graphs).mul(atoms).unsqueeze(1)
+    total = graphs * atoms
     degree = len(receiver) // atoms
     kind = torch.int32  # as collate makes them
     return Batch(
         atomic_number=torch.randint(1, 90, (total,), generator=generator).to(kind),
         position=torch.rand(total, 3, generator=generator) * side,
-        cell=(side * torch.eye(3)).expand(GRAPHS, 3, 3),
-        atom_graph=torch.arange(GRAPHS).repeat_interleave(atoms).to(kind),
-        atom_pointer=(torch.arange(GRAPHS + 1) * atoms).to(kind),
+        cell=(side * torch.eye(3)).expand(graphs, 3, 3),
+        atom_graph=torch.arange(graphs).repeat_interleave(atoms).to(kind),
+        atom_pointer=(torch.arange(graphs + 1) * atoms).to(kind),
         sender=(sender + first).flatten().to(kind),
         receiver=(receiver + first).flatten().to(kind),
         edge_pointer=(torch.arange(total + 1) * degree).to(kind),
         edge_image=image,
-        targets={"class": torch.randint(CLASSES, (GRAPHS,), generator=generator)},
+        targets={"class": torch.randint(CLASSES, (graphs,), generator=generator)},
     )
 
 
