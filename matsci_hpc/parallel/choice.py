@@ -17,6 +17,7 @@ from matsci_hpc.errors import RankError
 from matsci_hpc.parallel.backends import natural_backend, usable
 from matsci_hpc.parallel.discovery import RankInfo
 from matsci_hpc.parallel.measurements import Measurement, measurements_path, read_measurements
+from matsci_hpc.parallel.roll_call import Roll
 from matsci_hpc.parallel.watched import Meeting
 
 WORTH = 0.9
@@ -95,7 +96,7 @@ def choose(
     return Choice(*best, reason)
 
 
-def agree_on_backend(meeting: Meeting, device: str, message_bytes: float) -> Choice:
+def agree_on_backend(meeting: Meeting, roll: Roll, message_bytes: float) -> Choice:
     """Let rank 0 choose for ranks that have met, and say so if it is not the natural backend; collective.
 
     Raises:
@@ -104,7 +105,7 @@ def agree_on_backend(meeting: Meeting, device: str, message_bytes: float) -> Cho
     info, store = meeting.info, meeting.store
     try:
         if info.rank == 0:
-            chosen = _choose_here(info, device, message_bytes)
+            chosen = _choose_here(info, roll, message_bytes)
             store.set(_KEY, json.dumps(asdict(chosen)))
         chosen = Choice(**json.loads(store.get(_KEY)))
     except (DistError, RuntimeError) as error:
@@ -113,9 +114,13 @@ def agree_on_backend(meeting: Meeting, device: str, message_bytes: float) -> Cho
     return chosen
 
 
-def _choose_here(info: RankInfo, device: str, message_bytes: float) -> Choice:
+def _choose_here(info: RankInfo, roll: Roll, message_bytes: float) -> Choice:
     from matsci_hpc.doctor.surroundings import host_name
 
+    device = roll.device
+    if device is None:  # gloo alone takes tensors of both, by way of the host
+        print(f"matsci-hpc: warning: ranks compute on devices of several kinds: {roll}; gloo joins them", flush=True)
+        return Choice("gloo")
     nodes = -(-info.size // info.local_size) if info.local_size else None
     here = Situation(device, info.size, nodes, host_name(os.environ), version("torch"), info.launcher)
     known, trouble = read_measurements(measurements_path())

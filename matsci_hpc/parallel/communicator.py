@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from matsci_hpc.config.train import Parallel
-from matsci_hpc.errors import UserInputError
+from matsci_hpc.errors import MatsciError, UserInputError
 from matsci_hpc.parallel.activity import Activity
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.watchdog import Limits, Watchdog
@@ -136,17 +136,20 @@ class SingleProcess:
             self._watchdog.stop()
 
 
-def open_communicator(config: Parallel, longest_wait_s: float = 0.0, device: str = "cpu") -> Communicator:
+def open_communicator(
+    config: Parallel, longest_wait_s: float = 0.0, device: str = "cpu", refusal: MatsciError | None = None
+) -> Communicator:
     """Join the ranks that the launcher started, by the backend that the config names.
 
     Args:
         config: how.
         longest_wait_s: that a rank may honestly keep the others waiting while it makes progress.
         device: type of the device that this rank computes on.
+        refusal: why this rank cannot go on, if it cannot; told to the others, once all have met.
 
     Raises:
         UserInputError: the backend does not fit the number of ranks.
-        MachineError: the ranks cannot find each other, or this machine lacks what the backend needs.
+        MachineError: the ranks cannot find each other, or a machine lacks what it needs.
     """
     info = discover(os.environ)
     limits = Limits(config.timeout_s, config.startup_timeout_s)
@@ -154,21 +157,28 @@ def open_communicator(config: Parallel, longest_wait_s: float = 0.0, device: str
     if backend == "none" or (backend == "auto" and info.size == 1):
         if info.size > 1:
             raise UserInputError(f"parallel.backend is none, but {info.launcher} started {info.size} ranks; use auto")
+        if refusal is not None:
+            raise refusal
         return SingleProcess(limits)
     from matsci_hpc.parallel.backends import open_backend, require_backend
     from matsci_hpc.parallel.choice import Choice, agree_on_backend
     from matsci_hpc.parallel.deadline import meeting_within
     from matsci_hpc.parallel.horovod import choose_operations, let_waiting_threads_sleep
+    from matsci_hpc.parallel.roll_call import call_roll
     from matsci_hpc.parallel.watched import meet
 
     if backend != "auto":
-        require_backend(backend)
+        try:
+            require_backend(backend)
+        except MatsciError as error:
+            refusal = refusal or error
     let_waiting_threads_sleep()  # now, since ranks may meet through MPI
     with meeting_within(config.startup_timeout_s, info.rank):
         meeting = meet(info, limits, longest_wait_s)
+        roll = call_roll(meeting, device, refusal)
         chosen = Choice(backend, operations)
         if backend == "auto":
-            chosen = agree_on_backend(meeting, device, 1e6 * config.bucket_mb)
+            chosen = agree_on_backend(meeting, roll, 1e6 * config.bucket_mb)
         if chosen.backend == "horovod":
             choose_operations(chosen.operations or "auto")
         return open_backend(chosen.backend, meeting)

@@ -90,20 +90,6 @@ def work_together(
                 return
 
 
-def settle(comm: Communicator, own: MatsciError | None) -> None:
-    """See whether all ranks are well.
-
-    Args:
-        comm: the ranks.
-        own: what befell this one.
-
-    Raises:
-        MatsciError: what befell the lowest rank that something befell, on every rank.
-    """
-    if comm.all_gather(torch.tensor(float(own is not None))).any():
-        raise _first_failure(comm, own)
-
-
 def _first_failure(comm: Communicator, own: MatsciError | None) -> MatsciError:
     """The failure of the lowest rank that has one, for every rank to raise; collective."""
     if own is not None and comm.size == 1:

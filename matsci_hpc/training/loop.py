@@ -21,7 +21,7 @@ from matsci_hpc.parallel.device import finish_work, peak_device_bytes, take_devi
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.exchange import GradientExchange
 from matsci_hpc.parallel.gradients import FlatGradients
-from matsci_hpc.parallel.together import on_every, on_first, settle
+from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.staging.stage import staged
 from matsci_hpc.telemetry.recorder import StepClock, gather_interval
 from matsci_hpc.training.allocator import keep_freed_memory
@@ -72,18 +72,17 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
     """
     limit_threads()
     keep_freed_memory()
-    device = take_device(config.device, discover(os.environ))
-    refusal: MatsciError | None = None
-    if config.optimize == "ipex":
-        try:
+    device, refusal = torch.device("cpu"), None
+    try:
+        device = take_device(config.device, discover(os.environ))
+        if config.optimize == "ipex":
             load_ipex(device.type)
-        except MatsciError as error:  # to be told to the others, once all have met
-            refusal = error
-    comm = open_communicator(config.parallel, config.checkpoint.timeout_s, device.type)
+    except MatsciError as error:  # others may have what this rank lacks, and would wait for it
+        refusal = error
+    comm = open_communicator(config.parallel, config.checkpoint.timeout_s, device.type, refusal)
     lock = RunLock(config.run_dir)
     failure: str | None = None
     try:
-        settle(comm, refusal)
         with staged(config.data.staging, config.data.folders, comm, comm.activity.tick) as places:
             collection = on_every(comm, lambda: Collection(config.data.folders, places))
             run = build_run(config, collection, comm, device)
