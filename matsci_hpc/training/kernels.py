@@ -1,5 +1,8 @@
 """`kernels`: who carries out the sums over edges on a GPU, measured once per run on its own data."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -17,20 +20,31 @@ MEASURED_SAMPLES = 1024
 def decide_kernel(run: Run) -> None:
     """Take the kernel that the config names, else the one of the lives before, else the fastest; collective.
 
+    Ranks on processors take none. Nothing is measured where the first rank computes on one and others on GPUs.
+
     Raises:
         MachineError: Triton is asked for and not installed.
     """
-    if run.device.type == "cpu":
+    on_device = run.device.type != "cpu"
+    if not run.comm.all_gather(torch.tensor(float(on_device))).any():
         return
     usable = usable_kernels()
     wanted = run.config.kernels
     if wanted == "auto":
-        kept = run.state.kernel
-        wanted = kept if kept in usable else on_first(run.comm, lambda: _fastest(run))
-    if wanted not in usable:
+        wanted = on_first(run.comm, lambda: _chosen(run, usable, measures=on_device))
+    if on_device and wanted not in usable:
         raise MachineError(f"kernels: {wanted} needs the package triton, which is not installed; set kernels: auto")
     run.state.kernel = wanted
-    use_kernel(wanted)
+    if on_device:
+        use_kernel(cast("Name", wanted))
+
+
+def _chosen(run: Run, usable: Sequence[Name], *, measures: bool) -> Name:
+    """What rank 0 takes."""
+    kept = next((name for name in usable if name == run.state.kernel), None)
+    if kept is not None:
+        return kept
+    return _fastest(run) if measures else next(name for name in REPEATABLE if name in usable)
 
 
 def _fastest(run: Run) -> Name:
