@@ -56,11 +56,11 @@ def call_roll(meeting: Meeting, device: str, refusal: MatsciError | None) -> Rol
     info, store = meeting.info, meeting.store
     kind = device if refusal is None else _REFUSED
     who = f"rank {info.rank} on {socket.gethostname()}"
-    mine = {"who": who, "text": str(refusal), "by_user": isinstance(refusal, UserInputError)}
+    mine = json.dumps({"who": who, "text": str(refusal), "by_user": isinstance(refusal, UserInputError)})
     try:
-        store.compare_set(f"roll example {kind}", "", json.dumps(mine))
-        store.compare_set("roll kinds", "", "-")
-        _note_kind(store, kind)
+        # Four calls a rank, since one process serves all of them.
+        if store.compare_set(f"roll example {kind}", "", mine).decode() == mine:
+            _note_kind(store, kind)
         store.add(f"roll count {kind}", 1)
         if store.add("roll", 1) == info.size:
             store.set("roll called", json.dumps(_outcome(store, info.size)))
@@ -76,15 +76,15 @@ def call_roll(meeting: Meeting, device: str, refusal: MatsciError | None) -> Rol
 
 
 def _note_kind(store: TCPStore, kind: str) -> None:
-    """Add a kind to the list of those that there are."""
-    known = store.get("roll kinds").decode()
+    """Add a kind to the list of those that there are; by the first rank of its kind."""
+    known = store.compare_set("roll kinds", "", kind).decode()
     while kind not in known.split():
         known = store.compare_set("roll kinds", known, f"{known} {kind}").decode()
 
 
 def _outcome(store: TCPStore, size: int) -> dict[str, object]:
     """What the last rank finds when all have come."""
-    kinds = store.get("roll kinds").decode().split()[1:]
+    kinds = store.get("roll kinds").decode().split()
     ranks = {kind: store.add(f"roll count {kind}", 0) for kind in kinds}
     examples = {kind: json.loads(store.get(f"roll example {kind}")) for kind in kinds}
     refused = examples.get(_REFUSED)

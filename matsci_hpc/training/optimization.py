@@ -20,7 +20,7 @@ def _unguarded(method: Callable[..., Any]) -> Callable[..., Any]:
 class AdamW(torch.optim.AdamW):
     """PyTorch's AdamW without the guard against being compiled, which imports the compiler.
 
-    That import is a third of what a rank needs to start and 90 MB of its memory, and reads a thousand files at once
+    That import is a third of what a rank needs to start and 70 MB of its memory, and reads a thousand files at once
     with all other ranks. Nothing here compiles the optimiser.
     """
 
