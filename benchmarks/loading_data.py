@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pymatgen.core import Element
 
-from matsci_hpc.config import prep
+from matsci_hpc.config import prep, sources
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.neighbors import Edges, radius_graph
 from matsci_hpc.shards.assemble import assemble, shard_name
@@ -61,7 +61,7 @@ def crystals(path: Path | None) -> Samples:
 
 def clouds() -> Samples:
     """4,096 symmetric point clouds."""
-    config = prep.SymmetrySource(kind="symmetry", samples=4096)
+    config = sources.SymmetrySource(kind="symmetry", samples=4096)
     source = SymmetrySource.from_config(config, {"train": 1.0})
     structures = list(source.read(0, 4096))
     return Samples(structures, [radius_graph(each, CUTOFF) for each in structures], source.targets)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from matsci_hpc.config import prep
+from matsci_hpc.config import sources
 from matsci_hpc.sources.cloud_generator import BLOCK
 from matsci_hpc.sources.symmetry import SymmetrySource
 
@@ -46,7 +46,7 @@ def rate(make: Callable[[int], int], seconds: float) -> float:
 
 def report(title: str, seconds: float, **settings: Any) -> None:
     """Measure one set of settings and print two rates and two shares."""
-    config = prep.SymmetrySource(kind="symmetry", samples=10**9, **settings)
+    config = sources.SymmetrySource(kind="symmetry", samples=10**9, **settings)
     source = SymmetrySource.from_config(config, {"train": 1.0})
     atoms = []
 

@@ -17,13 +17,12 @@ from typing import Any
 
 import xxhash
 
-from matsci_hpc.config.prep import CifSource as CifConfig
 from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.conversion import block_content, read_block
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.neighbors import RULE, Edges, NeighborError, radius_graph
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.shards.assemble import assemble, shard_name
-from matsci_hpc.shards.layout import FORMAT_VERSION, ShardContent, build_content
+from matsci_hpc.shards.layout import FORMAT_VERSION
 from matsci_hpc.shards.manifest import (
     MANIFEST,
     PROVENANCE,
@@ -32,12 +31,12 @@ from matsci_hpc.shards.manifest import (
     holds_something_else,
     read_manifest,
 )
-from matsci_hpc.shards.records import BlockRecord, Quarantined, finished_block, write_block_record
+from matsci_hpc.shards.records import BlockRecord, finished_block, write_block_record
 from matsci_hpc.shards.statistics import shard_statistics
 from matsci_hpc.shards.writer import shard_image
 from matsci_hpc.sources.base import Source
 from matsci_hpc.sources.files import UNPACKED
-from matsci_hpc.structure import Rejected, Structure
+from matsci_hpc.sources.registry import open_source
 from matsci_hpc.telemetry.progress import Progress
 from matsci_hpc.telemetry.provenance import describe_machine
 from matsci_hpc.whole_files import checksum, output_error, write_atomic
@@ -94,36 +93,10 @@ def prepare(config: PrepConfig, world: World) -> PrepResult:
     return PrepResult(manifest, time_s, reused)
 
 
-def open_source(config: PrepConfig) -> Source:
-    """The source that a config names."""
-    if isinstance(config.source, CifConfig):
-        from matsci_hpc.sources.cif import CifSource
-
-        return CifSource.from_config(config.source, config.splits, config.out / WORK)
-    from matsci_hpc.sources.symmetry import SymmetrySource
-
-    return SymmetrySource.from_config(config.source, config.splits)
-
-
-def split_of(identifier: str, shares: dict[str, float]) -> str:
-    """The split of a sample by a hash of its id: the same whatever other samples there are.
-
-    Args:
-        identifier: id of the sample.
-        shares: share of each split, adding up to 1.
-    """
-    point = xxhash.xxh3_64_intdigest(identifier.encode()) / 2**64
-    for split, share in shares.items():
-        if point < share:
-            return split
-        point -= share
-    return next(reversed([split for split, share in shares.items() if share > 0]))
-
-
 def _open(config: PrepConfig) -> tuple[Source, str]:
     _claim_folder(config.out)
     try:
-        source = open_source(config)
+        source = open_source(config, config.out / WORK)
     except UserInputError:
         _leave_folder(config.out)
         raise
@@ -168,34 +141,6 @@ def _already_done(out: Path, fingerprint: str) -> Manifest | None:
     return manifest
 
 
-def read_block(
-    config: PrepConfig, source: Source, start: int, stop: int
-) -> tuple[list[Structure], list[Edges], list[Quarantined]]:
-    """Usable structures with their edges, and the other inputs, among the inputs `start` to `stop - 1`."""
-    structures: list[Structure] = []
-    edges: list[Edges] = []
-    rejected: list[Quarantined] = []
-    for index, each in enumerate(source.read(start, stop), start):
-        outcome = _with_edges(each, config.neighbors.cutoff)
-        if isinstance(outcome, Rejected):
-            rejected.append(Quarantined(index=index, source=outcome.source, reason=outcome.reason))
-        elif isinstance(each, Structure):
-            structures.append(each)
-            edges.append(outcome)
-    return structures, edges, rejected
-
-
-def block_content(
-    config: PrepConfig, source: Source, structures: list[Structure], edges: list[Edges], number: int
-) -> ShardContent:
-    """What the shard of a block holds."""
-    names = list(source.splits)
-    splits = [names.index(each.split or split_of(each.id, config.splits)) for each in structures]
-    content = build_content(structures, edges, source.targets, splits, store_edges=config.neighbors.store)
-    content.attributes = {"cutoff_angstrom": config.neighbors.cutoff, "neighbor_rule": RULE, "number": number}
-    return content
-
-
 def _convert_block(config: PrepConfig, source: Source, number: int, fingerprint: str) -> None:
     start = number * config.shard_size
     structures, edges, rejected = read_block(config, source, start, min(start + config.shard_size, len(source)))
@@ -217,18 +162,6 @@ def _convert_block(config: PrepConfig, source: Source, number: int, fingerprint:
         statistics = shard_statistics(content, source.targets, list(source.splits))
     record = BlockRecord(fingerprint=fingerprint, shard=shard, statistics=statistics, quarantined=rejected)
     write_block_record(config.out / WORK, number, record)
-
-
-def _with_edges(each: Structure | Rejected, cutoff: float) -> Edges | Rejected:
-    if isinstance(each, Rejected):
-        return each
-    fault = each.fault()
-    if fault is not None:
-        return Rejected(each.source or each.id, fault)
-    try:
-        return radius_graph(each, cutoff)
-    except NeighborError as error:
-        return Rejected(each.source or each.id, str(error))
 
 
 def _finish(config: PrepConfig, source: Source, blocks: int, fingerprint: str) -> Manifest:

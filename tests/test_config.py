@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matsci_hpc.config.loading import dump_config, load_config, read_yaml
-from matsci_hpc.config.prep import CifSource, PrepConfig
+from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.config.sources import CifSource
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.resources import shipped

@@ -12,10 +12,10 @@ from crystals import BROKEN, ROCK_SALT
 from preparation import ENVIRONMENT, PROGRAM, data_set, run_on_ranks, run_program
 from ranks import mpirun
 
-from matsci_hpc.prepare import split_of
 from matsci_hpc.shards.manifest import read_manifest
 from matsci_hpc.shards.reader import DataSet
 from matsci_hpc.shards.verify import verify
+from matsci_hpc.splits import split_of
 
 TARGETS = {
     "gap": {"column": "gap", "unit": "eV"},

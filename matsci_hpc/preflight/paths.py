@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from matsci_hpc.config.prep import CifSource, PrepConfig
+from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.config.sources import CifSource
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.mounts import Mount, expanded, nearest, reach

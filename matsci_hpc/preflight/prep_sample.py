@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from matsci_hpc.config.prep import CifSource as CifConfig
 from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.config.sources import CifSource as CifConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.base import Source
 from matsci_hpc.sources.files import InputFile
@@ -69,9 +69,9 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
             listing = list_some(config.source.path, Path(folder))
             source = _cif_source(config, config.source, listing)
         else:
-            from matsci_hpc.prepare import open_source
+            from matsci_hpc.sources.registry import open_source
 
-            source = open_source(config)
+            source = open_source(config, Path(folder))
         sampled, rejected, size, taken_s = _convert(config, source)
     unpacked = listing.bytes if listing and isinstance(config.source, CifConfig) and _is_packed(config.source) else 0.0
     return PrepSample(
@@ -169,7 +169,7 @@ def _cif_source(config: PrepConfig, cif: CifConfig, listing: Listing) -> Source:
 
 def _convert(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
     """Inputs converted, rejected ones, bytes of their shard, and seconds without the imports."""
-    from matsci_hpc.prepare import block_content, read_block
+    from matsci_hpc.conversion import block_content, read_block
     from matsci_hpc.shards.writer import shard_image
 
     structures, edges, rejected = read_block(config, source, 0, 1)  # imports the parser, and does not count

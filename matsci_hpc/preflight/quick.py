@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from matsci_hpc.config.prep import PrepConfig, SymmetrySource
+from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.config.sources import SymmetrySource
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.chain import Link

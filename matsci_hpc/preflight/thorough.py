@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from matsci_hpc.config.prep import CifSource, PrepConfig
+from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.config.sources import CifSource
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.launch.chain import Link
 from matsci_hpc.launch.job import Job

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import xxhash
 
-from matsci_hpc.config.prep import CifSource as CifConfig
+from matsci_hpc.config.sources import CifSource as CifConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.files import InputFile, list_inputs
 from matsci_hpc.sources.properties import PropertyTable, read_properties

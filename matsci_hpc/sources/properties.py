@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from matsci_hpc.config.prep import CifSource, TargetColumn
+from matsci_hpc.config.sources import CifSource, TargetColumn
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.targets import MAX_CLASSES, MAX_SPLITS, TargetSpec
 

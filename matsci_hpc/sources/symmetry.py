@@ -6,12 +6,13 @@ random atoms and let the network name the group. How a cloud is drawn stands in 
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from matsci_hpc import point_groups, subgroups
-from matsci_hpc.config import prep
+from matsci_hpc.config.sources import SymmetrySource as Config
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.cloud_generator import BLOCK, CloudBlock, CloudGenerator
 from matsci_hpc.structure import Structure
@@ -47,12 +48,13 @@ class SymmetrySource:
             self._contains = np.array(rows, dtype=np.uint8)
 
     @classmethod
-    def from_config(cls, config: prep.SymmetrySource, splits: dict[str, float]) -> Self:
+    def from_config(cls, config: Config, splits: dict[str, float], staging: Path | None = None) -> Self:
         """Build the source that a config describes.
 
         Args:
             config: the section `source` of `matsci-hpc prep`.
             splits: share of each split; used where `samples` is one number for all of them.
+            staging: not used; other sources unpack there.
 
         Raises:
             UserInputError: an unknown group, a group that cannot fit, or no room for the atoms.
@@ -123,7 +125,7 @@ def divided(total: int, shares: dict[str, float]) -> dict[str, int]:
     return counts
 
 
-def _chosen_groups(config: prep.SymmetrySource) -> tuple[str, ...]:
+def _chosen_groups(config: Config) -> tuple[str, ...]:
     if config.groups == "crystallographic":
         return point_groups.crystallographic()
     if config.groups == "all":

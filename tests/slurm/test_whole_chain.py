@@ -25,6 +25,12 @@ def wait_until_ended(node, jobs, timeout_s=400):
     return node.standings()
 
 
+def assert_completes(node, job):
+    """Wait until a job is over; where it has not done its work, its log tells why."""
+    standing = wait_until_ended(node, [job])[job]
+    assert standing["state"] == "complete", f"{standing}\n{node.cluster.job(job)}\n{node.cluster.log(job)}"
+
+
 def test_from_clouds_to_the_report_of_a_fine_tuned_run(node, cluster):
     prep = node.prep_config()
     other = node.prep_config("others", source={"kind": "symmetry", "samples": 120, "seed": 6})
@@ -116,8 +122,7 @@ def test_a_mixed_job_of_gpu_and_cpu_nodes(node, cluster):
     node.site.write_text(json.dumps(json.loads(node.site.read_text()) | {"node_kinds": kinds}))
     config = node.train_config("datasets/clouds", record_samples=True, batch={"graphs": 48})
     (job,) = node.submit(config, "--nodes", "gpu=1,cpu=1")
-    standings = wait_until_ended(node, [job])
-    assert standings[job]["state"] == "complete"
+    assert_completes(node, job)
     assert steps_logged(node.folder / "runs/run")[-1]["ranks"] == 3
     shares = [
         sum(len(json.loads(line)["samples"]) for line in path.read_text().splitlines())
@@ -142,7 +147,7 @@ def test_a_mixed_job_goes_on_after_its_time_limit(node, cluster):
     wait_until(lambda: "goes on from there" in cluster.log(job), "its first life is over")
     steps = steps_logged(run)[-1]["step"] + 20
     write_config(config, json.loads(config.read_text()) | {"steps": steps})
-    assert wait_until_ended(node, [job])[job]["state"] == "complete"
+    assert_completes(node, job)
     assert int(cluster.job(job)["Restarts"]) >= 1
     assert [line["step"] for line in steps_logged(run)] == list(range(1, steps + 1))
 
@@ -163,7 +168,7 @@ def test_hostile_names_reach_the_ranks_as_names(node):
     node.run("prep", node.prep_config())
     config = node.train_config("datasets/clouds", "run", run_dir=f"runs/{name}")
     (job,) = node.submit(config, "--nodes", 2)
-    assert wait_until_ended(node, [job])[job]["state"] == "complete"
+    assert_completes(node, job)
     assert (node.folder / "runs" / name / "DONE").exists()
     assert (node.folder / "runs" / name / f"slurm-{job}.out").exists()
     assert not list(node.folder.rglob("pwned*"))

@@ -7,7 +7,7 @@ import pytest
 from crystals import BROKEN, ROCK_SALT, changed
 from pymatgen.core import Structure as Crystal
 
-from matsci_hpc.config.prep import CifSource as Config
+from matsci_hpc.config.sources import CifSource as Config
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.cif import CifError, CifSource, parse_cif
 from matsci_hpc.structure import Rejected, Structure

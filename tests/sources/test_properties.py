@@ -1,6 +1,6 @@
 import pytest
 
-from matsci_hpc.config.prep import CifSource
+from matsci_hpc.config.sources import CifSource
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.properties import read_properties
 

@@ -6,7 +6,7 @@ import pytest
 from symmetry_detector import count_isometries
 
 from matsci_hpc import point_groups
-from matsci_hpc.config import prep
+from matsci_hpc.config import sources
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.cloud_generator import BLOCK, CloudGenerator, random_rotations
 from matsci_hpc.sources.clouds import Operations, grow, seed_pairs
@@ -17,7 +17,7 @@ SPLITS = {"train": 0.9, "val": 0.05, "test": 0.05}
 
 
 def source(**settings):
-    return SymmetrySource.from_config(prep.SymmetrySource(kind="symmetry", **{"samples": 2000, **settings}), SPLITS)
+    return SymmetrySource.from_config(sources.SymmetrySource(kind="symmetry", **{"samples": 2000, **settings}), SPLITS)
 
 
 def same(left, right):

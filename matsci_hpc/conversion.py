@@ -1,0 +1,49 @@
+"""A block of inputs to the content of its shard: structures, their edges, and what was rejected."""
+
+from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.neighbors import RULE, Edges, NeighborError, radius_graph
+from matsci_hpc.shards.layout import ShardContent, build_content
+from matsci_hpc.shards.records import Quarantined
+from matsci_hpc.sources.base import Source
+from matsci_hpc.splits import split_of
+from matsci_hpc.structure import Rejected, Structure
+
+
+def read_block(
+    config: PrepConfig, source: Source, start: int, stop: int
+) -> tuple[list[Structure], list[Edges], list[Quarantined]]:
+    """Usable structures with their edges, and the other inputs, among the inputs `start` to `stop - 1`."""
+    structures: list[Structure] = []
+    edges: list[Edges] = []
+    rejected: list[Quarantined] = []
+    for index, each in enumerate(source.read(start, stop), start):
+        outcome = _with_edges(each, config.neighbors.cutoff)
+        if isinstance(outcome, Rejected):
+            rejected.append(Quarantined(index=index, source=outcome.source, reason=outcome.reason))
+        elif isinstance(each, Structure):
+            structures.append(each)
+            edges.append(outcome)
+    return structures, edges, rejected
+
+
+def block_content(
+    config: PrepConfig, source: Source, structures: list[Structure], edges: list[Edges], number: int
+) -> ShardContent:
+    """What the shard of a block holds."""
+    names = list(source.splits)
+    splits = [names.index(each.split or split_of(each.id, config.splits)) for each in structures]
+    content = build_content(structures, edges, source.targets, splits, store_edges=config.neighbors.store)
+    content.attributes = {"cutoff_angstrom": config.neighbors.cutoff, "neighbor_rule": RULE, "number": number}
+    return content
+
+
+def _with_edges(each: Structure | Rejected, cutoff: float) -> Edges | Rejected:
+    if isinstance(each, Rejected):
+        return each
+    fault = each.fault()
+    if fault is not None:
+        return Rejected(each.source or each.id, fault)
+    try:
+        return radius_graph(each, cutoff)
+    except NeighborError as error:
+        return Rejected(each.source or each.id, str(error))
