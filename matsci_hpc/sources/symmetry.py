@@ -48,7 +48,12 @@ class SymmetrySource:
             self._contains = np.array(rows, dtype=np.uint8)
 
     @classmethod
-    def from_config(cls, config: Config, splits: dict[str, float], staging: Path | None = None) -> Self:
+    def from_config(
+        cls,
+        config: Config,
+        splits: dict[str, float],
+        staging: Path | None = None,  # noqa: ARG003 - where other sources unpack
+    ) -> Self:
         """Build the source that a config describes.
 
         Args:
