@@ -154,6 +154,11 @@ class Site(Section):
     master_address_suffix: str = Field(default="", pattern=r"^[A-Za-z0-9.-]*$")
     """Behind the name of the first node, where another name leads to the fast network (JUWELS Booster: i)."""
 
+    @property
+    def last_call_s(self) -> int:
+        """Seconds before the time limit at which a job script ends ranks that have not stopped."""
+        return min(max(self.signal_before_end_s // 5, 5), 30, self.signal_before_end_s // 2)
+
     @field_validator("environment")
     @classmethod
     def _exportable(cls, environment: dict[str, str]) -> dict[str, str]:
