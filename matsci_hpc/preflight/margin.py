@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from matsci_hpc.launch.sites.model import Site
+from matsci_hpc.launch.sites.model import MOST_LAST_CALL_S, Site
 from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.mounts import nearest
 from matsci_hpc.preflight.speed import Speed
@@ -68,20 +68,21 @@ def margin_findings(margin: Margin, checkpoint_bytes: float, site: Site, speed: 
     """Whether all that is over before the scheduler ends the job."""
     if site.scheduler == "local":
         return
-    signal_s = site.signal_before_end_s
+    # The job script ends by itself what is still there shortly before the limit.
+    left_s = site.signal_before_end_s - site.last_call_s
     last = "step" if margin.step_s >= margin.look_s else "part of an evaluation"
     parts = (
         f"{time_in_words(margin.notice_s)} to notice, {time_in_words(max(margin.step_s, margin.look_s))} for the "
         f"longest {last}, 2 x {time_in_words(margin.write_s)} to write {bytes_in_words(checkpoint_bytes)}"
     )
     text = (
-        f"saving takes up to {time_in_words(margin.total_s)} ({parts}), and the signal leaves {time_in_words(signal_s)}"
+        f"saving takes up to {time_in_words(margin.total_s)} ({parts}), and the signal leaves {time_in_words(left_s)}"
     )
-    needed = 60 * -(-int(2 * margin.total_s) // 60)
+    needed = 60 * -(-int(2 * margin.total_s + MOST_LAST_CALL_S) // 60)
     advice = f"set signal_before_end_s of the site to {needed} or more"
-    if margin.total_s > signal_s:
+    if margin.total_s > left_s:
         yield Finding("error" if speed.measured_there else "warning", "margin", text, advice)
-    elif 2 * margin.total_s > signal_s:
+    elif 2 * margin.total_s > left_s:
         yield Finding("warning", "margin", f"{text}: little for a slow day of the disk", advice)
     else:
         yield Finding("ok", "margin", text)

@@ -220,6 +220,51 @@ def test_a_preparation_whose_time_is_up_before_its_ranks_start_is_ended_at_once(
     assert "stopped at shard 0" in ended.said
 
 
+# Deaf to STOP and to TERM, as a rank that hangs.
+HANGS = "trap '' TERM; kill -USR1 $PPID; while :; do /bin/sleep 0.05; done"
+ENDS_THEM = "ranks did not stop in time"
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(("verb", "progress"), [("train", CHECKPOINT), ("prep", "touch run/shard-000001.h5")])
+def test_ranks_that_do_not_stop_are_ended_and_the_job_goes_on(name, verb, progress, tmp_path, life):
+    (tmp_path / "run").mkdir()
+    ended = life(name, f"{progress}; {HANGS}", verb=verb, site={"signal_before_end_s": 2})
+    assert (ended.code, ended.again) == (STAGES[name].again_code, True), ended
+    assert ENDS_THEM in ended.said
+    assert not (tmp_path / "run/STOP").exists()
+    assert_nothing_runs(tmp_path)
+
+
+def test_ranks_that_hang_and_have_saved_nothing_are_given_up(tmp_path, life):
+    ended = life("slurm", HANGS, site={"signal_before_end_s": 2})
+    assert (ended.code, ended.again) == (3, False), ended
+    assert "given up: no new checkpoint" in ended.said
+    assert not (tmp_path / "run/STOP").exists()
+
+
+def test_ranks_that_only_obey_a_signal_have_not_failed(life):
+    deaf_to_stop = f"{CHECKPOINT}; trap 'exit 143' TERM; kill -USR1 $PPID; while :; do /bin/sleep 0.05; done"
+    ended = life("slurm", deaf_to_stop, site={"signal_before_end_s": 2})
+    assert (ended.code, ended.again) == (0, True), ended
+    assert ENDS_THEM in ended.said
+
+
+def test_the_last_call_counts_from_the_limit_and_not_from_an_early_signal(life):
+    # Slurm signals up to a minute early: ranks that take longer than `signal_before_end_s` may use that minute.
+    slow = f"trap 'exit 143' TERM; kill -USR1 $PPID; /bin/sleep 4; {CHECKPOINT}"
+    ended = life("slurm", slow, time_limit="00:00:40", site={"signal_before_end_s": 2})
+    assert (ended.code, ended.again) == (0, True), ended
+    assert ENDS_THEM not in ended.said
+
+
+def test_a_stop_by_hand_that_hung_ranks_have_not_seen_is_kept_for_the_next_life(tmp_path, life):
+    by_hand = f"{CHECKPOINT}; touch run/STOP; {HANGS}"
+    ended = life("slurm", by_hand, site={"signal_before_end_s": 2})
+    assert (ended.code, ended.again) == (0, True), ended
+    assert (tmp_path / "run/STOP").read_text() == ""
+
+
 @pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize(("program", "code", "says"), [("true", 0, "complete"), ("exit 5", 5, "failed: exit code 5")])
 def test_how_a_report_ends(name, program, code, says, life):
@@ -297,8 +342,12 @@ def test_the_script_keeps_the_time_and_leaves_no_clock_behind(name, tmp_path, li
     assert (ended.code, ended.again) == (STAGES[name].again_code, True), ended
     ended = life(name, "touch run/DONE", time_limit="04:00:00")
     assert ended.code == 0, ended
+    assert_nothing_runs(tmp_path)
+
+
+def assert_nothing_runs(folder: Path) -> None:
     for _ in range(200):
-        left = _scripts_running(tmp_path)
+        left = _scripts_running(folder)
         if not left:
             break
         time.sleep(0.05)

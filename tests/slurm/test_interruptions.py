@@ -1,8 +1,11 @@
 """A run goes through everything that can end a job, and computes what it would have computed undisturbed."""
 
 import json
+import os
 import shlex
+import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from launching import LoginNode, steps_logged, wait_for_restarts, wait_for_steps, wait_until, write_config
@@ -86,6 +89,61 @@ def test_a_time_limit_that_hits_three_times(node, data, cluster):
     assert node.standings()[job]["state"] == "complete"
     assert_each_sample_once(run)
     assert_equals_undisturbed(node, config, run)
+
+
+def test_ranks_that_hang_at_the_time_limit_are_ended_and_the_run_goes_on(node, data, cluster):
+    node.site.write_text(json.dumps(json.loads(node.site.read_text()) | {"signal_before_end_s": 40}))
+    config, job, run = start_run(node, data, checkpoint={"every_steps": 5})
+    wait_until(lambda: checkpoints(run), "there is a checkpoint")
+    assert len(freeze(config)) == 2
+    saved = checkpoints(run)[-1]
+    # The signal comes with 40 to 70 s left.
+    cluster.run("scontrol", "update", f"JobId={job}", "EndTime=now+70")
+    wait_for_restarts(cluster, job, 1)
+    end_soon(config, run)
+    cluster.wait_for(job, "COMPLETED", timeout_s=240)
+    log = cluster.log(job)
+    assert log.count("ranks did not stop in time") == 1
+    assert f"stopped at step {saved}; the next life goes on from there" in log
+    assert f"resuming at step {saved}," in log
+    assert "DUE TO TIME LIMIT" not in log
+    assert not freeze(config)  # Slurm has killed the frozen ones
+    # What the first life did beyond its checkpoint is done again.
+    lasting = [line["step"] for line in steps_logged(run) if line["life"] == 1 or line["step"] <= saved]
+    assert lasting == list(range(1, json.loads(config.read_text())["steps"] + 1))
+    assert_equals_undisturbed(node, config, run)
+
+
+def test_a_launcher_that_still_waits_for_its_step_at_the_time_limit_is_ended(node, data, cluster):
+    # In the first life a line of the site holds all cores, so that Slurm has none for the ranks.
+    setup = ['if [ "$life" = 1 ]; then srun sleep 1000 & sleep 3; fi']
+    node.site.write_text(json.dumps(json.loads(node.site.read_text()) | {"setup": setup}))
+    (job,) = node.submit(node.train_config(data), "--nodes", 2)
+    run = node.folder / "runs/run"
+    # Written just before. The launcher itself says nothing at first.
+    wait_until((run / f"job-{job}-1.env").exists, "the launcher starts")
+    cluster.run("scontrol", "update", f"JobId={job}", "EndTime=now+45")
+    cluster.wait_for(job, "COMPLETED", timeout_s=240)
+    log = cluster.log(job)
+    assert log.count("ranks did not stop in time") == 1
+    assert "stopped at the start; the next life goes on from there" in log
+    assert node.standings()[job]["state"] == "complete"
+    assert [line["step"] for line in steps_logged(run)] == list(range(1, 13))
+
+
+def freeze(config):
+    """Stop the ranks that train by this config, on all nodes, and give their numbers."""
+    ranks = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:  # gone meanwhile
+            continue
+        if b"python" in words[0] and b"train" in words and os.fsencode(config) in words:
+            ranks.append(int(path.parent.name))
+    for pid in ranks:
+        os.kill(pid, signal.SIGSTOP)
+    return ranks
 
 
 def test_a_cancelled_run_goes_on_where_it_was_saved(node, data, cluster):

@@ -22,6 +22,8 @@ from matsci_hpc.launch.environment import is_variable_name
 
 SchedulerName = Literal["local", "slurm", "pbs", "lsf", "flux"]
 GpuRequest = Literal["gpus-per-node", "gres", "none"]
+MOST_LAST_CALL_S = 30
+"""The longest time before its limit at which a job script ends ranks that have not stopped."""
 PLACEHOLDERS = ("nodes", "ranks", "ranks_per_node", "cpus_per_rank", "gpus_per_rank")
 """Words in braces that a launcher may hold, such as {ranks}."""
 
@@ -153,6 +155,11 @@ class Site(Section):
     container: Container | None = None
     master_address_suffix: str = Field(default="", pattern=r"^[A-Za-z0-9.-]*$")
     """Behind the name of the first node, where another name leads to the fast network (JUWELS Booster: i)."""
+
+    @property
+    def last_call_s(self) -> int:
+        """Seconds before the time limit at which a job script ends ranks that have not stopped."""
+        return min(max(self.signal_before_end_s // 5, 5), MOST_LAST_CALL_S, self.signal_before_end_s // 2)
 
     @field_validator("environment")
     @classmethod

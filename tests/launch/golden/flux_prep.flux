@@ -36,16 +36,35 @@ exec >>/scratch/ada/flux-"$first_id".out 2>&1
 
 # Near its time limit this shell gets USR1. Finished shards are on disk; the one in work is lost.
 time_is_up=no
-launcher_pid=
+launcher_pid=''
+ender_pid=''
 # shellcheck disable=SC2329 # the trap calls it
 on_time_up() {
+  if [ "$time_is_up" = yes ]; then return; fi
   time_is_up=yes
+  # When ranks that are still there must go: one that hangs, or a launcher that waits, would take this shell along over
+  # the limit, and with it all further lives.
+  late_s=$((SECONDS + 96))
+  # A signal that waited for a line of the site, or came early, as Slurm's may by a minute: the limit itself counts.
+  if [ -z "$launcher_pid" ] || ((late_s < 1776 && 1776 <= late_s + 60)); then
+    late_s=1776
+  fi
   if [ -n "$launcher_pid" ]; then end_ranks; fi
 }
-# Again and again: a process that has just been forked can lose a signal on its way to become the launcher.
+# TERM again and again: a process that has just been forked can lose a signal on its way to become the launcher. It waits
+# by `read` from a pipe that says nothing: no `sleep` stays behind.
 # shellcheck disable=SC2329 # the trap calls it
 end_ranks() {
-  while kill -TERM "$launcher_pid" 2>/dev/null; do sleep 1; done &
+  said=no
+  while kill -0 "$launcher_pid" 2>/dev/null; do
+    if ((SECONDS >= late_s)) && [ "$said" = no ]; then
+      said=yes
+      echo "ranks did not stop in time: this script ends them, so that the job can go on"
+    fi
+    if ((SECONDS < late_s)); then kill -TERM "$launcher_pid" || true; else kill -KILL "$launcher_pid" || true; fi
+    read -rt 1 <> <(:) || true
+  done 2>/dev/null &
+  ender_pid=$!
 }
 trap on_time_up USR1
 
@@ -64,6 +83,7 @@ starting=yes
 on_exit() {
   local code=$?
   kill "$clock_pid" 2>/dev/null || true
+  if [ -n "$ender_pid" ]; then kill "$ender_pid" 2>/dev/null || true; fi
   if ((code != 0)) && [ "$starting" = yes ]; then
     say_state "$job_id" "$life" "failed: exit code $code before the ranks started"
   fi
@@ -114,8 +134,8 @@ flux run -o exit-on-error -N 2 -n 8 -c 1 -g 0 \
   /opt/venv/bin/python -m matsci_hpc prep /home/ada/runs/demo.yaml &
 # In the background, because bash runs a trap only between commands or in `wait`, which the trap ends early.
 launcher_pid=$!
-# The signal may have come before there was anything to pass it on to.
-if [ "$time_is_up" = yes ]; then end_ranks; fi
+# The signal may have come before there was anything to look after.
+if [ "$time_is_up" = yes ] && [ -z "$ender_pid" ]; then end_ranks; fi
 while kill -0 "$launcher_pid" 2>/dev/null; do wait "$launcher_pid" || true; done
 code=0
 wait "$launcher_pid" || code=$?

@@ -42,10 +42,40 @@ exec >>/scratch/ada/demo/flux-"$first_id".out 2>&1
 # Near its time limit this shell gets USR1. Training sees the file, saves and ends with exit code 0. A STOP that is
 # there already (`set -C`) was somebody's wish, and stays.
 time_is_up=no
+late=no
+launcher_pid=''
+ender_pid=''
 # shellcheck disable=SC2329 # the trap calls it
 on_time_up() {
+  if [ "$time_is_up" = yes ]; then return; fi
   time_is_up=yes
   (set -C && echo 'time limit' >"$output/STOP") 2>/dev/null || true
+  # When ranks that are still there must go: one that hangs, or a launcher that waits, would take this shell along over
+  # the limit, and with it all further lives.
+  late_s=$((SECONDS + 270))
+  # A signal that waited for a line of the site, or came early, as Slurm's may by a minute: the limit itself counts.
+  if [ -z "$launcher_pid" ] || ((late_s < 129570 && 129570 <= late_s + 60)); then
+    late_s=129570
+  fi
+  if [ -n "$launcher_pid" ]; then end_ranks; fi
+}
+# Looks after ranks that were asked to stop. It waits by `read` from a pipe that says nothing: no `sleep` stays behind.
+# shellcheck disable=SC2329 # the trap calls it
+end_ranks() {
+  said=no
+  while kill -0 "$launcher_pid" 2>/dev/null; do
+    if ((SECONDS >= late_s)) && [ "$said" = no ]; then
+      said=yes
+      echo "ranks did not stop in time: this script ends them, so that the job can go on"
+    fi
+    if ((SECONDS >= late_s + 10)); then
+      kill -KILL "$launcher_pid" || true
+    elif ((SECONDS >= late_s)); then
+      kill -TERM "$launcher_pid" || true
+    fi
+    read -rt 1 <> <(:) || true
+  done 2>/dev/null &
+  ender_pid=$!
 }
 trap on_time_up USR1
 # A STOP of ours that no rank has seen.
@@ -68,6 +98,7 @@ starting=yes
 on_exit() {
   local code=$?
   kill "$clock_pid" 2>/dev/null || true
+  if [ -n "$ender_pid" ]; then kill "$ender_pid" 2>/dev/null || true; fi
   if ((code != 0)) && [ "$starting" = yes ]; then
     say_state "$job_id" "$life" "failed: exit code $code before the ranks started"
   fi
@@ -136,12 +167,16 @@ flux run -o exit-on-error -N 2 -n 8 -c 8 -g 1 --bind-to=core \
   /opt/venv/bin/python -m matsci_hpc train /home/ada/runs/demo.yaml steps=10 'data.train=[a, b]' &
 # In the background, because bash runs a trap only between commands or in `wait`, which the trap ends early.
 launcher_pid=$!
+# The signal may have come before there was anything to look after.
+if [ "$time_is_up" = yes ] && [ -z "$ender_pid" ]; then end_ranks; fi
 while kill -0 "$launcher_pid" 2>/dev/null; do wait "$launcher_pid" || true; done
 code=0
 wait "$launcher_pid" || code=$?
+# Ranks that were ended have not failed.
+if [ "$time_is_up" = yes ] && ((code != 0 && SECONDS >= late_s)); then late=yes; fi
 
 take_back_stop
-if ((code != 0)); then finish "$code" "failed: exit code $code; not started again"; fi
+if ((code != 0)) && [ "$late" = no ]; then finish "$code" "failed: exit code $code; not started again"; fi
 if [ -e "$output/DONE" ]; then finish 0 "complete"; fi
 reason=
 if [ -e "$output/STOPPED" ]; then reason=$(head -n 1 -- "$output/STOPPED"); fi

@@ -81,3 +81,11 @@ def test_limit_in_seconds(text, time_s):
 )
 def test_memory_in_bytes(text, number):
     assert memory_in_bytes(text) == number
+
+
+@pytest.mark.parametrize(
+    ("signal_before_end_s", "last_call_s"), [(2, 1), (8, 4), (15, 5), (25, 5), (60, 12), (120, 24), (300, 30)]
+)
+def test_how_long_before_the_limit_ranks_are_ended(signal_before_end_s, last_call_s, site_file):
+    site = load_site(site_file(f"scheduler: slurm\nsignal_before_end_s: {signal_before_end_s}\n"))
+    assert site.last_call_s == last_call_s
