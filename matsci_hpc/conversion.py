@@ -4,8 +4,8 @@ from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.neighbors import RULE, Edges, NeighborError, radius_graph
 from matsci_hpc.shards.layout import ShardContent, build_content
 from matsci_hpc.shards.records import Quarantined
-from matsci_hpc.sources.base import Source
-from matsci_hpc.splits import split_of
+from matsci_hpc.sources.base import Source, StructureWithEdges
+from matsci_hpc.splits import split_for
 from matsci_hpc.structure import Rejected, Structure
 
 
@@ -31,7 +31,7 @@ def block_content(
 ) -> ShardContent:
     """What the shard of a block holds."""
     names = list(source.splits)
-    splits = [names.index(each.split or split_of(each.id, config.splits)) for each in structures]
+    splits = [names.index(each.split or split_for(each, config.splits, config.split_by)) for each in structures]
     content = build_content(structures, edges, source.targets, splits, store_edges=config.neighbors.store)
     content.attributes = {"cutoff_angstrom": config.neighbors.cutoff, "neighbor_rule": RULE, "number": number}
     return content
@@ -43,6 +43,8 @@ def _with_edges(each: Structure | Rejected, cutoff: float) -> Edges | Rejected:
     fault = each.fault()
     if fault is not None:
         return Rejected(each.source or each.id, fault)
+    if isinstance(each, StructureWithEdges) and each.cutoff == cutoff:
+        return each.edges
     try:
         return radius_graph(each, cutoff)
     except NeighborError as error:

@@ -101,6 +101,8 @@ def _open(config: PrepConfig) -> tuple[Source, str]:
         _leave_folder(config.out)
         raise
     what = config.model_dump(mode="json", exclude={"out": True, "job": True, "source": {"path", "properties"}})
+    if config.split_by == "id":  # data sets from before there was a choice keep their fingerprint
+        del what["split_by"]
     text = json.dumps([FORMAT_VERSION, what, source.identity], sort_keys=True)
     return source, xxhash.xxh3_128_hexdigest(text.encode())
 

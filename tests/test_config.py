@@ -48,7 +48,8 @@ def test_defaults_and_values(load):
 WRONG = [
     pytest.param(GOOD + "shard_sise: 3\n", r"config.yaml:5: unknown key shard_sise; did you mean shard_size\?$"),
     pytest.param(
-        GOOD + "zzz: 3\n", r":5: unknown key zzz; known here: source, out, shard_size, neighbors, splits, job$"
+        GOOD + "zzz: 3\n",
+        r":5: unknown key zzz; known here: source, out, shard_size, neighbors, splits, split_by, job$",
     ),
     pytest.param(GOOD.replace("cutoff", "cutof"), r":4: unknown key neighbors.cutof; did you mean cutoff\?$"),
     pytest.param(GOOD.replace("samples", "sample"), r":1: unknown key source.sample; did you mean samples\?$"),

@@ -1,10 +1,13 @@
 """The config of `matsci-hpc prep`."""
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from typing import Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from matsci_hpc.config.base import Folder, Section
 from matsci_hpc.config.job import JobRequest
-from matsci_hpc.config.sources import Source
+from matsci_hpc.config.sources import ShardsSource, Source, SymmetrySource
+from matsci_hpc.splits import SplitBy
 
 
 class Neighbors(Section):
@@ -27,9 +30,31 @@ class PrepConfig(Section):
     """Inputs per shard, the unit of work of a rank."""
     neighbors: Neighbors
     splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.9, "val": 0.05, "test": 0.05})
-    """Share of each split. A hash of a sample's id decides its split, so it stays when data are added."""
+    """Share of each split. A hash decides the split of a sample, so it stays when data are added."""
+    split_by: SplitBy = "id"
+    """What is hashed: id, or formula: all samples of one reduced formula are in the same split, and the shares are met
+    as nearly as the sizes of these groups allow. Splits that the source names come before."""
 
     job: JobRequest = JobRequest()
+
+    @model_validator(mode="after")
+    def _splits_decided_once(self) -> Self:
+        if isinstance(self.source, SymmetrySource) and self.split_by != "id":
+            raise ValueError("split_by: formula is for crystals and molecules; clouds have no chemistry")
+        if isinstance(self.source, ShardsSource) and self.source.keep_splits:
+            fields = type(self).model_fields
+            for name in ("splits", "split_by"):
+                # A resolved config spells the defaults out.
+                if getattr(self, name) != fields[name].get_default(call_default_factory=True):
+                    raise ValueError(f"{name} and source.keep_splits contradict each other: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_its_source_alone(self) -> Self:
+        for path in self.source.paths if isinstance(self.source, ShardsSource) else ():
+            if self.out.resolve().is_relative_to(path.resolve()):
+                raise ValueError(f"out: {self.out} is, or lies in, a data set that is read; choose another folder")
+        return self
 
     @field_validator("splits")
     @classmethod

@@ -1,5 +1,6 @@
 """The `source` section of a preparation: one class for each kind of source."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,6 +52,13 @@ class TargetColumn(Section):
         return kind
 
 
+def check_target_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that no array in a shard and no column of a table could have."""
+    for name in names:
+        if not name.isidentifier() or name in {"atoms", "edges"}:
+            raise ValueError(f"a target cannot be called {name!r}: use letters, digits and _, not atoms or edges")
+
+
 class CifSource(Section):
     """CIF files in a folder (searched to the bottom) or in a tar, tar.gz, tar.bz2 or tar.xz archive."""
 
@@ -68,10 +76,43 @@ class CifSource(Section):
     @field_validator("targets")
     @classmethod
     def _usable_names(cls, targets: dict[str, TargetColumn]) -> dict[str, TargetColumn]:
-        for name in targets:
-            if not name.isidentifier() or name in {"atoms", "edges"}:
-                raise ValueError(f"a target cannot be called {name!r}: use letters, digits and _, not atoms or edges")
+        check_target_names(targets)
         return targets
 
 
-Source = Annotated[SymmetrySource | CifSource, Field(discriminator="kind")]
+class ShardsSource(Section):
+    """Finished data sets: to split, cut or merge anew, to add edges or to leave them out."""
+
+    kind: Literal["shards"]
+    path: Path | list[Path]
+    """Folder of a data set, or several that become one, in this order."""
+    keep_splits: bool = False
+    """Samples stay in their splits; otherwise `splits` divides them anew."""
+    only_splits: list[str] | None = Field(default=None, min_length=1)
+    """Take only the samples of these splits."""
+    targets: list[str] | dict[str, str] | None = None
+    """Targets to take, such as [band_gap], or {new_name: band_gap}; left out: all of them."""
+    prefix_ids: bool = False
+    """Put the name of its data set before every id: DATASET/ID. Otherwise, of samples with the same id in several data
+    sets the first stays, and the others go to the quarantine."""
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every data set."""
+        return self.path if isinstance(self.path, list) else [self.path]
+
+    @field_validator("path")
+    @classmethod
+    def _some_path(cls, path: Path | list[Path]) -> Path | list[Path]:
+        if not path:
+            raise ValueError("name a data set")
+        return path
+
+    @field_validator("targets")
+    @classmethod
+    def _usable_names(cls, targets: list[str] | dict[str, str] | None) -> list[str] | dict[str, str] | None:
+        check_target_names(targets or ())
+        return targets
+
+
+Source = Annotated[SymmetrySource | CifSource | ShardsSource, Field(discriminator="kind")]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.config.sources import CifSource
+from matsci_hpc.config.sources import CifSource, ShardsSource
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.mounts import Mount, expanded, nearest, reach
@@ -20,6 +20,10 @@ def existence_findings(subject: Subject) -> Iterator[Finding]:
     if isinstance(config, PrepConfig) and isinstance(config.source, CifSource):
         for path in (config.source.path, config.source.properties):
             if path is not None and not subject.is_awaited(path):
+                yield from readable("input", path)
+    if isinstance(config, PrepConfig) and isinstance(config.source, ShardsSource):
+        for path in config.source.paths:
+            if not subject.is_awaited(path):
                 yield from readable("input", path)
     if isinstance(config, TrainConfig) and config.init_from is not None and not subject.is_awaited(config.init_from):
         yield from readable("init_from", config.init_from)
@@ -69,6 +73,8 @@ def shared_paths(subject: Subject) -> Iterator[tuple[str, Path]]:
         yield "input", config.source.path
         if config.source.properties is not None:
             yield "properties", config.source.properties
+    elif isinstance(config, PrepConfig) and isinstance(config.source, ShardsSource):
+        yield from (("input", path) for path in config.source.paths)
     if site.container is not None:
         yield "container", Path(site.container.image)
     elif site.environment_archive is not None:

@@ -1,15 +1,14 @@
 """From finished shards and their records to index, quarantine and manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from matsci_hpc.config.prep import Neighbors
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.neighbors import RULE
-from matsci_hpc.shards.index import index_image, index_rows
+from matsci_hpc.shards.index import index_rows, write_index
 from matsci_hpc.shards.layout import Array
 from matsci_hpc.shards.manifest import (
     INDEX,
@@ -20,11 +19,12 @@ from matsci_hpc.shards.manifest import (
     NeighborRecord,
     ShardRecord,
 )
-from matsci_hpc.shards.records import BlockRecord, read_block_record
-from matsci_hpc.shards.statistics import merge_statistics
+from matsci_hpc.shards.reader import map_shard
+from matsci_hpc.shards.records import read_block_record
+from matsci_hpc.shards.statistics import SplitStatistics, add_statistics
 from matsci_hpc.sources.base import Source
 from matsci_hpc.targets import TargetSpec
-from matsci_hpc.whole_files import checksum, write_atomic
+from matsci_hpc.whole_files import appearing, file_checksum
 
 UNITS = {
     "atoms/position": "angstrom",
@@ -32,8 +32,6 @@ UNITS = {
     "edges/sender": "atom within the structure",
     "edges/shift": "lattice vectors",
 }
-_FOR_INDEX = ("offsets/atoms", "structures/split")
-_EDGES_STORED, _EDGES_COUNTED = "offsets/edges", "structures/edges"
 
 
 def shard_name(number: int) -> str:
@@ -59,70 +57,75 @@ def assemble(
         UserInputError: not one input was usable.
         MachineError: a record went missing.
     """
-    records = [_record(work, number) for number in range(blocks)]
-    rejected = [each for record in records for each in record.quarantined]
-    shards = [record.shard for record in records if record.shard is not None]
-    if not shards:
-        first = rejected[0]
-        raise UserInputError(
-            f"no usable structure: all {len(rejected)} inputs were rejected, the first, {first.source}, "
-            f"because: {first.reason}"
-        )
-    quarantine = "".join(f"{each.model_dump_json()}\n" for each in rejected).encode()
-    fields, rows = _read_shards(folder, shards, source.targets)
-    statistics = merge_statistics([record.statistics for record in records if record.shard is not None])
+    with appearing(folder / QUARANTINE) as temporary:
+        shards, statistics, rejected = _collect(work, blocks, temporary)
+    fields: dict[str, dict[str, str]] = {}
+    samples = sum(shard.samples for shard in shards)
+    with appearing(folder / INDEX) as temporary:
+        write_index(temporary, _index_rows(folder, shards, source.targets, fields), samples)
     return Manifest(
         fingerprint=fingerprint,
         counts=Counts(
             inputs=inputs,
-            samples=sum(shard.samples for shard in shards),
-            quarantined=len(rejected),
+            samples=samples,
+            quarantined=rejected,
             atoms=sum(shard.atoms for shard in shards),
             edges=sum(shard.edges for shard in shards),
         ),
         remarks=source.remarks,
-        fields=fields,
+        fields=dict(sorted(fields.items())),
         targets=source.targets,
         splits={split: statistics[split]["atoms"].count for split in source.splits},
         neighbors=NeighborRecord(cutoff_angstrom=neighbors.cutoff, rule=RULE, stored=neighbors.store),
         statistics=statistics,
         shards=shards,
-        index=_write(folder / INDEX, index_image(rows)),
-        quarantine=_write(folder / QUARANTINE, quarantine),
+        index=_file_record(folder / INDEX),
+        quarantine=_file_record(folder / QUARANTINE),
     )
 
 
-def _record(work: Path, number: int) -> BlockRecord:
-    record = read_block_record(work, number)
-    if record is None:
-        raise MachineError(f"{work}: the record of block {number} has gone; run the same command again")
-    return record
+def _collect(work: Path, blocks: int, quarantine: Path) -> tuple[list[ShardRecord], SplitStatistics, int]:
+    """Shards and merged statistics of all blocks, and the number of rejected inputs, which go to a file."""
+    shards: list[ShardRecord] = []
+    statistics: SplitStatistics = {}
+    rejected, first = 0, None
+    with quarantine.open("wb") as file:
+        for number in range(blocks):
+            record = read_block_record(work, number)
+            if record is None:
+                raise MachineError(f"{work}: the record of block {number} has gone; run the same command again")
+            if record.shard is not None:
+                shards.append(record.shard)
+                add_statistics(statistics, record.statistics)
+            for each in record.quarantined:
+                file.write(f"{each.model_dump_json()}\n".encode())
+                first = first or each
+            rejected += len(record.quarantined)
+    if first is not None and not shards:
+        raise UserInputError(
+            f"no usable structure: all {rejected} inputs were rejected, the first, {first.source}, "
+            f"because: {first.reason}"
+        )
+    return shards, statistics, rejected
 
 
-def _read_shards(
-    folder: Path, shards: list[ShardRecord], targets: Mapping[str, TargetSpec]
-) -> tuple[dict[str, dict[str, str]], list[dict[str, Array]]]:
-    """Type and unit of every field, and the index columns of each shard."""
-    dtypes: dict[str, np.dtype[np.generic]] = {}
-    rows = []
-    for shard in shards:
-        with h5py.File(folder / shard.file, "r", locking=False) as file:
-            edges = _EDGES_STORED if _EDGES_STORED in file else _EDGES_COUNTED
-            names = [*_FOR_INDEX, edges, *(f"targets/{name}" for name in targets)]
-            rows.append(index_rows({name: file[name][:] for name in names}, dict(targets)))
-            for group in file.values():
-                for dataset in group.values():
-                    name = dataset.name.lstrip("/")
-                    # Ids and senders are as wide as their shard needs: the manifest names the widest.
-                    dtypes[name] = np.promote_types(dtypes.get(name, dataset.dtype), dataset.dtype)
+def _index_rows(
+    folder: Path, shards: list[ShardRecord], targets: Mapping[str, TargetSpec], fields: dict[str, dict[str, str]]
+) -> Iterator[dict[str, Array]]:
+    """The index columns of each shard, and on the way, into `fields`, type and unit of every array.
+
+    Raises:
+        MachineError: a shard went missing or is damaged.
+    """
     units = UNITS | {f"targets/{name}": spec.unit for name, spec in targets.items() if spec.unit}
-    fields = {
-        name: {"dtype": str(dtype)} | ({"unit": units[name]} if name in units else {})
-        for name, dtype in sorted(dtypes.items())
-    }
-    return fields, rows
+    for shard in shards:
+        arrays = map_shard(folder, shard)
+        yield index_rows(arrays, dict(targets))
+        for name, array in arrays.items():
+            # Ids and senders are as wide as their shard needs: the manifest names the widest.
+            dtype = np.promote_types(fields.get(name, {}).get("dtype", array.dtype), array.dtype)
+            fields[name] = {"dtype": str(dtype)} | ({"unit": units[name]} if name in units else {})
 
 
-def _write(path: Path, data: bytes) -> FileRecord:
-    write_atomic(path, data)
-    return FileRecord(file=path.name, bytes=len(data), xxh3_128=checksum(data))
+def _file_record(path: Path) -> FileRecord:
+    return FileRecord(file=path.name, bytes=path.stat().st_size, xxh3_128=file_checksum(path))

@@ -12,7 +12,10 @@ The columns are read where they lie in the file: all ranks of a node share them 
 any size costs a process no memory.
 """
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.shards.layout import Array, ShardContent, edge_counts, is_present
+from matsci_hpc.shards.layout import Array, edge_counts, is_present
 from matsci_hpc.shards.manifest import INDEX
 from matsci_hpc.shards.mapping import map_arrays
-from matsci_hpc.shards.writer import shard_image
-from matsci_hpc.targets import MAX_TARGETS, TargetSpec
+from matsci_hpc.shards.writer import reserve
+from matsci_hpc.targets import MAX_SPLITS, MAX_TARGETS, TargetSpec
+
+_PIECE = 1 << 20
+"""Samples looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +64,61 @@ def index_rows(content_arrays: dict[str, Array], targets: dict[str, TargetSpec])
     }
 
 
-def index_image(rows: list[dict[str, Array]]) -> bytes:
-    """The file index.h5 from the columns of every shard in order."""
-    shard = np.repeat(np.arange(len(rows), dtype=np.uint32), [len(each["row"]) for each in rows])
-    columns = {name: np.concatenate([each[name] for each in rows]) for name in rows[0]}
-    columns["by_split"] = np.argsort(columns["split"], kind="stable").astype(np.uint32)
-    return shard_image(ShardContent({"shard": shard} | columns))
+def write_index(path: Path, rows: Iterable[dict[str, Array]], samples: int) -> None:
+    """Write the file index.h5, in memory that does not grow with it.
+
+    Args:
+        path: of a new file.
+        rows: the columns of every shard in order.
+        samples: of all shards, at least one.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: the shards hold another number of samples.
+    """
+    shards = iter(rows)
+    first = next(shards)
+    types = {"shard": np.dtype(np.uint32)} | {name: column.dtype for name, column in first.items()}
+    types["by_split"] = np.dtype(np.uint32)
+    offsets = reserve(path, {name: ((samples,), dtype) for name, dtype in types.items()})
+    with path.open("r+b", buffering=0) as file:
+        start = 0
+        for number, columns in enumerate(itertools.chain([first], shards)):
+            count = len(columns["row"])
+            if start + count > samples:
+                raise ValueError(f"{path}: the shards hold more than {samples:,} samples")
+            shard = np.full(count, number, dtype=np.uint32)
+            for name, column in ({"shard": shard} | columns).items():
+                _put(file, offsets[name] + start * types[name].itemsize, column)
+            start += count
+        if start < samples:
+            raise ValueError(f"{path}: the shards hold {start:,} samples, not {samples:,}")
+        _write_by_split(file, offsets["split"], offsets["by_split"], samples)
+
+
+def _write_by_split(file: FileIO, split_offset: int, target_offset: int, samples: int) -> None:
+    """Sort the samples by their split, by counting: once over the column for the sizes, once for the places."""
+    pieces = [(start, min(_PIECE, samples - start)) for start in range(0, samples, _PIECE)]
+
+    def splits(start: int, count: int) -> NDArray[np.uint8]:
+        file.seek(split_offset + start)
+        return np.frombuffer(file.read(count), dtype=np.uint8)
+
+    sizes = sum(np.bincount(splits(*piece), minlength=MAX_SPLITS) for piece in pieces)
+    place = (np.cumsum(sizes) - sizes).tolist()
+    for start, count in pieces:
+        column = splits(start, count)
+        for split in np.unique(column).tolist():
+            numbers = (np.flatnonzero(column == split) + start).astype(np.uint32)
+            _put(file, target_offset + place[split] * numbers.itemsize, numbers)
+            place[split] += len(numbers)
+
+
+def _put(file: FileIO, offset: int, array: Array) -> None:
+    file.seek(offset)
+    left = np.ascontiguousarray(array).view(np.uint8).data
+    while left:
+        left = left[file.write(left) :]
 
 
 def read_index(folder: Path) -> Index:

@@ -103,11 +103,16 @@ def merge_statistics(parts: list[SplitStatistics]) -> SplitStatistics:
     """Statistics of all shards, merged in the given order."""
     merged: SplitStatistics = {}
     for part in parts:
-        for split, columns in part.items():
-            into = merged.setdefault(split, {})
-            for name, statistics in columns.items():
-                into[name] = into[name].merged(statistics) if name in into else statistics
+        add_statistics(merged, part)
     return merged
+
+
+def add_statistics(merged: SplitStatistics, part: SplitStatistics) -> None:
+    """Merge the statistics of one more shard into those of all before it."""
+    for split, columns in part.items():
+        into = merged.setdefault(split, {})
+        for name, statistics in columns.items():
+            into[name] = into[name].merged(statistics) if name in into else statistics
 
 
 def _known(value: float | None) -> float:

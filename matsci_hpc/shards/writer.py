@@ -1,8 +1,14 @@
-"""A shard as bytes: the HDF5 file, built in memory."""
+"""A shard as bytes: the HDF5 file, built in memory; and files of the same form that are filled in piece by piece."""
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import h5py
+import numpy as np
 
 from matsci_hpc.shards.layout import ALIGNMENT_BYTES, FORMAT_NAME, FORMAT_VERSION, ShardContent
+
+_ALIGNED = {"alignment_threshold": 1, "alignment_interval": ALIGNMENT_BYTES}
 
 
 def shard_image(content: ShardContent) -> bytes:
@@ -11,19 +17,40 @@ def shard_image(content: ShardContent) -> bytes:
     h5py stores no times unless asked, and one writer puts the arrays down in one order, so nothing but the content
     (and the version of the HDF5 library) decides the bytes.
     """
-    with h5py.File(
-        "shard",  # a name that HDF5 asks for; nothing is written under it
-        "w",
-        driver="core",
-        backing_store=False,
-        alignment_threshold=1,
-        alignment_interval=ALIGNMENT_BYTES,
-    ) as file:
-        file.attrs["format"] = FORMAT_NAME
-        file.attrs["format_version"] = FORMAT_VERSION
-        for name, value in sorted(content.attributes.items()):
-            file.attrs[name] = value
+    # A name that HDF5 asks for; nothing is written under it.
+    with h5py.File("shard", "w", driver="core", backing_store=False, **_ALIGNED) as file:
+        _write_head(file, content.attributes)
         for name, array in content.arrays.items():
             file.create_dataset(name, data=array)
         file.flush()
         return bytes(file.id.get_file_image())
+
+
+def reserve(path: Path, fields: Mapping[str, tuple[tuple[int, ...], np.dtype[np.generic]]]) -> dict[str, int]:
+    """Write a file of arrays that are filled in later, with the very bytes around them that `shard_image` has.
+
+    Args:
+        path: of a new file.
+        fields: shape, without a zero in it, and type of each array.
+
+    Returns:
+        Where each array begins in the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with h5py.File(path, "w", locking=False, **_ALIGNED) as file:
+        _write_head(file, {})
+        offsets = {}
+        for name, (shape, dtype) in fields.items():
+            array = file.create_dataset(name, shape=shape, dtype=dtype)
+            array[(0,) * len(shape)] = 0  # HDF5 gives an array its place in the file when something is written to it
+            offsets[name] = array.id.get_offset()
+        return offsets
+
+
+def _write_head(file: h5py.File, attributes: Mapping[str, str | int | float]) -> None:
+    file.attrs["format"] = FORMAT_NAME
+    file.attrs["format_version"] = FORMAT_VERSION
+    for name, value in sorted(attributes.items()):
+        file.attrs[name] = value

@@ -1,10 +1,25 @@
 """What every source of structures offers to preparation."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
+from matsci_hpc.neighbors import Edges
 from matsci_hpc.structure import Rejected, Structure
 from matsci_hpc.targets import TargetSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructureWithEdges(Structure):
+    """A structure whose edges the source knows already.
+
+    Attributes:
+        edges: by the rule of `neighbors` for `cutoff`.
+        cutoff: angstrom.
+    """
+
+    edges: Edges
+    cutoff: float
 
 
 class Source(Protocol):

@@ -15,7 +15,7 @@ from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.prepare import prepare
 from matsci_hpc.shards.describe import describe
-from matsci_hpc.shards.index import index_image, index_rows, read_index
+from matsci_hpc.shards.index import index_rows, read_index, write_index
 from matsci_hpc.shards.manifest import read_manifest
 from matsci_hpc.shards.reader import DataSet, map_shard
 from matsci_hpc.shards.verify import verify
@@ -99,7 +99,7 @@ def test_presence_bits(count, dtype):
 
 def test_index_of_several_shards(tmp_path):
     rows = [index_rows(content(numbers).arrays, TARGETS) for numbers in ([0], [1, 2, 3], [4, 5])]
-    (tmp_path / "index.h5").write_bytes(index_image(rows))
+    write_index(tmp_path / "index.h5", rows, 6)
     index = read_index(tmp_path)
     assert index.shard.tolist() == [0, 1, 1, 1, 2, 2]
     assert index.row.tolist() == [0, 0, 1, 2, 0, 1]
