@@ -10,7 +10,7 @@ from matsci_hpc.config.prep import Neighbors
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.neighbors import RULE
 from matsci_hpc.shards.index import index_image, index_rows
-from matsci_hpc.shards.layout import Array
+from matsci_hpc.shards.layout import Array, target_path
 from matsci_hpc.shards.manifest import (
     INDEX,
     QUARANTINE,
@@ -108,14 +108,14 @@ def _read_shards(
     for shard in shards:
         with h5py.File(folder / shard.file, "r", locking=False) as file:
             edges = _EDGES_STORED if _EDGES_STORED in file else _EDGES_COUNTED
-            names = [*_FOR_INDEX, edges, *(f"targets/{name}" for name in targets)]
+            names = [*_FOR_INDEX, edges, *(target_path(name, spec) for name, spec in targets.items())]
             rows.append(index_rows({name: file[name][:] for name in names}, dict(targets)))
             for group in file.values():
                 for dataset in group.values():
                     name = dataset.name.lstrip("/")
                     # Ids and senders are as wide as their shard needs: the manifest names the widest.
                     dtypes[name] = np.promote_types(dtypes.get(name, dataset.dtype), dataset.dtype)
-    units = UNITS | {f"targets/{name}": spec.unit for name, spec in targets.items() if spec.unit}
+    units = UNITS | {target_path(name, spec): spec.unit for name, spec in targets.items() if spec.unit}
     fields = {
         name: {"dtype": str(dtype)} | ({"unit": units[name]} if name in units else {})
         for name, dtype in sorted(dtypes.items())
