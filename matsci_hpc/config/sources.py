@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, field_validator
 
 from matsci_hpc.config.base import Section
-from matsci_hpc.targets import MAX_TARGETS, TargetKind
+from matsci_hpc.config.record_sources import (
+    AseDbSource,
+    CsvSource,
+    ExtxyzSource,
+    LmdbSource,
+    MpJsonSource,
+    TargetColumn,
+    usable_names,
+)
+from matsci_hpc.targets import MAX_TARGETS
 
 
 class SymmetrySource(Section):
@@ -33,24 +42,6 @@ class SymmetrySource(Section):
     """Also write the multilabel target `subgroups`: every listed group that the cloud's group contains."""
 
 
-class TargetColumn(Section):
-    """Where a target stands in the table of properties."""
-
-    column: str
-    """Name of the column."""
-    kind: TargetKind = "regression"
-    """regression, binary (0/1, true/false) or class (any text; classes are numbered in sorted order)."""
-    unit: str | None = None
-    """Physical unit, stored with the data and shown with every metric."""
-
-    @field_validator("kind")
-    @classmethod
-    def _no_multilabel_column(cls, kind: TargetKind) -> TargetKind:
-        if kind == "multilabel":
-            raise ValueError("a column of a table can be regression, binary or class")
-        return kind
-
-
 class CifSource(Section):
     """CIF files in a folder (searched to the bottom) or in a tar, tar.gz, tar.bz2 or tar.xz archive."""
 
@@ -68,10 +59,20 @@ class CifSource(Section):
     @field_validator("targets")
     @classmethod
     def _usable_names(cls, targets: dict[str, TargetColumn]) -> dict[str, TargetColumn]:
-        for name in targets:
-            if not name.isidentifier() or name in {"atoms", "edges"}:
-                raise ValueError(f"a target cannot be called {name!r}: use letters, digits and _, not atoms or edges")
-        return targets
+        return usable_names(targets)
 
 
-Source = Annotated[SymmetrySource | CifSource, Field(discriminator="kind")]
+Source = Annotated[
+    SymmetrySource | CifSource | CsvSource | ExtxyzSource | AseDbSource | MpJsonSource | LmdbSource,
+    Field(discriminator="kind"),
+]
+
+
+def input_paths(source: Source) -> list[tuple[str, Path]]:
+    """Files and folders that a source reads, with a name for each, for messages."""
+    if isinstance(source, SymmetrySource):
+        return []
+    if isinstance(source, CifSource):
+        table = [("properties", source.properties)] if source.properties is not None else []
+        return [("input", source.path), *table]
+    return [("input", path) for _, path in source.paths]

@@ -24,6 +24,7 @@ reader can map each of them into memory at its offset in the file:
                                                 value, or all are NaN
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -135,7 +136,7 @@ def is_present(values: Array, spec: TargetSpec) -> NDArray[np.bool_]:
         return np.ones(len(values), dtype=bool)
     if spec.kind == "class":
         return values.astype(np.int16) >= 0
-    leading = values[(slice(None), *(0,) * (values.ndim - 1))]
+    leading = values.reshape(len(values), math.prod(values.shape[1:]))[:, 0]
     return ~np.isnan(leading.astype(np.float32))
 
 
