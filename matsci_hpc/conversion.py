@@ -1,5 +1,7 @@
 """A block of inputs to the content of its shard: structures, their edges, and what was rejected."""
 
+from collections.abc import Mapping
+
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.neighbors import RULE, Edges, NeighborError, radius_graph
 from matsci_hpc.shards.layout import ShardContent, build_content
@@ -7,6 +9,7 @@ from matsci_hpc.shards.records import Quarantined
 from matsci_hpc.sources.base import Source, StructureWithEdges
 from matsci_hpc.splits import split_for
 from matsci_hpc.structure import Rejected, Structure
+from matsci_hpc.targets import TargetSpec
 
 
 def read_block(
@@ -17,7 +20,7 @@ def read_block(
     edges: list[Edges] = []
     rejected: list[Quarantined] = []
     for index, each in enumerate(source.read(start, stop), start):
-        outcome = _with_edges(each, config.neighbors.cutoff)
+        outcome = _with_edges(each, source.targets, config.neighbors.cutoff)
         if isinstance(outcome, Rejected):
             rejected.append(Quarantined(index=index, source=outcome.source, reason=outcome.reason))
         elif isinstance(each, Structure):
@@ -37,10 +40,10 @@ def block_content(
     return content
 
 
-def _with_edges(each: Structure | Rejected, cutoff: float) -> Edges | Rejected:
+def _with_edges(each: Structure | Rejected, targets: Mapping[str, TargetSpec], cutoff: float) -> Edges | Rejected:
     if isinstance(each, Rejected):
         return each
-    fault = each.fault()
+    fault = each.fault(targets)
     if fault is not None:
         return Rejected(each.source or each.id, fault)
     if isinstance(each, StructureWithEdges) and each.cutoff == cutoff:

@@ -36,6 +36,7 @@ from matsci_hpc.shards.statistics import shard_statistics
 from matsci_hpc.shards.writer import shard_image
 from matsci_hpc.sources.base import Source
 from matsci_hpc.sources.files import UNPACKED
+from matsci_hpc.sources.record_files import STAGED
 from matsci_hpc.sources.registry import open_source
 from matsci_hpc.telemetry.progress import Progress
 from matsci_hpc.telemetry.provenance import describe_machine
@@ -124,6 +125,7 @@ def _leave_folder(out: Path) -> None:
     """Take back what `_claim_folder` made and what was unpacked, unless there is something else in it."""
     with contextlib.suppress(OSError):
         (out / WORK / UNPACKED).unlink()
+    shutil.rmtree(out / WORK / STAGED, ignore_errors=True)
     for folder in (out / WORK, out):
         try:
             folder.rmdir()

@@ -1,9 +1,13 @@
 """One sample: a crystal, a molecule or a point cloud as plain arrays."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from matsci_hpc.targets import TargetSpec
 
 MAX_ATOMIC_NUMBER = 118
 MIN_DISTANCE = 0.01
@@ -29,7 +33,8 @@ class Structure:
         position: float32 [atoms, 3], Cartesian, angstrom.
         cell: float32 [3, 3], rows are the lattice vectors in angstrom; zeros where there is no lattice.
         pbc: bool [3], periodic along each lattice vector.
-        targets: value by target name; a missing name means the label is absent.
+        targets: value by target name; a missing name means the label is absent. Vectors and tensors are float arrays
+            of the target's shape, targets of every atom arrays of shape [atoms, *shape].
         split: name of the split if the source decides it, else None.
         source: name of the input where it says more than the id, for messages about this sample.
     """
@@ -39,12 +44,16 @@ class Structure:
     position: NDArray[np.float32]
     cell: NDArray[np.float32]
     pbc: NDArray[np.bool_]
-    targets: dict[str, float | int | NDArray[np.uint8]] = field(default_factory=dict)
+    targets: dict[str, float | int | NDArray[Any]] = field(default_factory=dict)
     split: str | None = None
     source: str | None = None
 
-    def fault(self) -> str | None:
-        """Why this structure cannot be used, or None if it can."""
+    def fault(self, specs: Mapping[str, TargetSpec] | None = None) -> str | None:
+        """Why this structure cannot be used, or None if it can.
+
+        Args:
+            specs: the targets of the data set, whose shapes the values must have.
+        """
         atoms = len(self.atomic_number)
         if atoms == 0:
             return "no atoms"
@@ -60,9 +69,20 @@ class Structure:
             return f"atomic number outside 1..{MAX_ATOMIC_NUMBER}"
         if self.pbc.any() and (fault := self._cell_fault()) is not None:
             return fault
+        return self._target_fault(specs or {})
+
+    def _target_fault(self, specs: Mapping[str, TargetSpec]) -> str | None:
         for name, value in self.targets.items():
+            numbers = np.asarray(value, dtype=np.float64)
+            spec = specs.get(name)
+            if spec is not None and not spec.is_number:
+                expected = spec.value_shape(len(self.atomic_number))
+                if numbers.shape != expected:
+                    return f"target {name} has shape {list(numbers.shape)} instead of {list(expected)}"
+            if numbers.ndim and (absent := int(np.isnan(numbers).sum())):
+                return f"target {name} is partly absent: {absent} of its {numbers.size} numbers are NaN"
             # Shards store float32: 1e39 is finite as written, and infinite as stored.
-            if not (np.abs(np.asarray(value, dtype=np.float64)) <= np.finfo(np.float32).max).all():
+            if not (np.abs(numbers) <= np.finfo(np.float32).max).all():
                 return f"target {name} is not a finite number of single precision"
         return None
 

@@ -1,13 +1,22 @@
 """The `source` section of a preparation: one class for each kind of source."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
 from matsci_hpc.config.base import Section
-from matsci_hpc.targets import MAX_TARGETS, TargetKind
+from matsci_hpc.config.record_sources import (
+    AseDbSource,
+    CsvSource,
+    ExtxyzSource,
+    LmdbSource,
+    MpJsonSource,
+    TargetColumn,
+    check_target_name,
+    usable_names,
+)
+from matsci_hpc.targets import MAX_TARGETS
 
 
 class SymmetrySource(Section):
@@ -34,31 +43,6 @@ class SymmetrySource(Section):
     """Also write the multilabel target `subgroups`: every listed group that the cloud's group contains."""
 
 
-class TargetColumn(Section):
-    """Where a target stands in the table of properties."""
-
-    column: str
-    """Name of the column."""
-    kind: TargetKind = "regression"
-    """regression, binary (0/1, true/false) or class (any text; classes are numbered in sorted order)."""
-    unit: str | None = None
-    """Physical unit, stored with the data and shown with every metric."""
-
-    @field_validator("kind")
-    @classmethod
-    def _no_multilabel_column(cls, kind: TargetKind) -> TargetKind:
-        if kind == "multilabel":
-            raise ValueError("a column of a table can be regression, binary or class")
-        return kind
-
-
-def check_target_names(names: Iterable[str]) -> None:
-    """Raise ValueError for a name that no array in a shard and no column of a table could have."""
-    for name in names:
-        if not name.isidentifier() or name in {"atoms", "edges"}:
-            raise ValueError(f"a target cannot be called {name!r}: use letters, digits and _, not atoms or edges")
-
-
 class CifSource(Section):
     """CIF files in a folder (searched to the bottom) or in a tar, tar.gz, tar.bz2 or tar.xz archive."""
 
@@ -76,8 +60,7 @@ class CifSource(Section):
     @field_validator("targets")
     @classmethod
     def _usable_names(cls, targets: dict[str, TargetColumn]) -> dict[str, TargetColumn]:
-        check_target_names(targets)
-        return targets
+        return usable_names(targets)
 
 
 class ShardsSource(Section):
@@ -111,8 +94,24 @@ class ShardsSource(Section):
     @field_validator("targets")
     @classmethod
     def _usable_names(cls, targets: list[str] | dict[str, str] | None) -> list[str] | dict[str, str] | None:
-        check_target_names(targets or ())
+        for name in targets or ():
+            check_target_name(name)
         return targets
 
 
-Source = Annotated[SymmetrySource | CifSource | ShardsSource, Field(discriminator="kind")]
+Source = Annotated[
+    SymmetrySource | CifSource | CsvSource | ExtxyzSource | AseDbSource | MpJsonSource | LmdbSource | ShardsSource,
+    Field(discriminator="kind"),
+]
+
+
+def input_paths(source: Source) -> list[tuple[str, Path]]:
+    """Files and folders that a source reads, with a name for each, for messages."""
+    if isinstance(source, SymmetrySource):
+        return []
+    if isinstance(source, CifSource):
+        table = [("properties", source.properties)] if source.properties is not None else []
+        return [("input", source.path), *table]
+    if isinstance(source, ShardsSource):
+        return [("input", path) for path in source.paths]
+    return [("input", path) for _, path in source.paths]

@@ -24,8 +24,9 @@ class Batch:
         receiver: int32 [E], ascending.
         edge_pointer: int32 [A + 1], first edge of each receiver.
         edge_image: int8 [E, 3], lattice image of the sender; None if all are zero.
-        targets: by name; float [G] (regression, binary), int64 [G] (class), float [G, classes] (multilabel).
-            Values of absent targets are arbitrary but finite.
+        targets: by name; float [G] (regression, binary), int64 [G] (class), float [G, classes] (multilabel),
+            float [G, *shape] (vectors and tensors), float [A, *shape] (targets of every atom). Values of absent targets
+            are arbitrary but finite.
         present: bool [G] by target name.
         sample: int64 [G], number of each sample in the index of the data.
     """

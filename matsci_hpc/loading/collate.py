@@ -19,7 +19,7 @@ from matsci_hpc.errors import MachineError
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.collection import Collection, ShardPart
 from matsci_hpc.loading.edges import sample_edges
-from matsci_hpc.shards.layout import Array, is_present
+from matsci_hpc.shards.layout import Array, is_present, target_path
 from matsci_hpc.targets import TargetSpec
 
 Numbers = NDArray[np.int64]
@@ -78,7 +78,7 @@ class _Build:
         self.degree = np.empty(self.atoms, dtype=np.int32)
         self.image: Tensor | None = None
         self.v_image: Any = None
-        self.columns = {name: self._column(spec, graphs) for name, spec in collection.targets.items()}
+        self.columns = {name: _column(spec, graphs, self.atoms) for name, spec in collection.targets.items()}
 
     def copy(self, part: ShardPart, arrays: dict[str, Array]) -> None:
         """Fill in the samples of one shard."""
@@ -100,7 +100,12 @@ class _Build:
         else:
             self.v_cell[places] = 0.0
         for name, spec in self.collection.targets.items():
-            self.columns[name].fill(places, arrays.get(f"targets/{name}"), spec, part.rows)
+            column = arrays.get(target_path(name, spec))
+            if column is not None and spec.per_atom:
+                _copy(self.columns[name].values, column, atoms)
+                self._mark_atoms(self.columns[name], places, column[arrays["offsets/atoms"][part.rows]], spec)
+            elif column is not None:
+                self.columns[name].fill(places, column, spec, part.rows)
 
     def finished(self) -> Batch:
         """The batch, once every sample is in it."""
@@ -194,30 +199,37 @@ class _Build:
             )
         return tensor
 
-    @staticmethod
-    def _column(spec: TargetSpec, graphs: int) -> "_Column":
-        shape = (graphs, len(spec.classes or ())) if spec.kind == "multilabel" else (graphs,)
-        values = np.zeros(shape, dtype=np.int64 if spec.kind == "class" else np.float32)
-        return _Column(values, np.zeros(graphs, dtype=bool))
+    def _mark_atoms(self, column: "_Column", places: slice, deciding: Array, spec: TargetSpec) -> None:
+        """Say which of some graphs carry a target of every atom, from a row for each, and clear it where absent."""
+        column.present[places] = is_present(deciding, spec)
+        for graph in (np.flatnonzero(~column.present[places]) + places.start).tolist():
+            column.values[self.first_atom[graph] : self.first_atom[graph + 1]] = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A target of all graphs: values fit for a loss (absent ones are zero), and which of them are there."""
+    """A target of all graphs: values fit for a loss (absent ones are zero), and which graphs carry it."""
 
     values: Any
     present: NDArray[np.bool_]
 
-    def fill(self, places: slice, column: Array | None, spec: TargetSpec, rows: Numbers) -> None:
-        """Fill in the samples of one shard; without a column none of them carries the target."""
-        if column is None:
-            return
+    def fill(self, places: slice, column: Array, spec: TargetSpec, rows: Numbers) -> None:
+        """Fill in the samples of one shard."""
         values = column[rows]
         present = is_present(values, spec)
         self.present[places] = present
         self.values[places] = values
         if not present.all():
             self.values[places][~present] = 0
+
+
+def _column(spec: TargetSpec, graphs: int, atoms: int) -> _Column:
+    """A target that no graph carries so far."""
+    shape: tuple[int, ...] = (atoms if spec.per_atom else graphs, *spec.shape)
+    if spec.kind == "multilabel":
+        shape = (graphs, len(spec.classes or ()))
+    values = np.zeros(shape, dtype=np.int64 if spec.kind == "class" else np.float32)
+    return _Column(values, np.zeros(graphs, dtype=bool))
 
 
 def _pieces(count: int, size: int) -> Iterator[slice]:

@@ -9,6 +9,7 @@ from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.subject import Subject
 from matsci_hpc.preflight.words import counted
 from matsci_hpc.shards.manifest import Manifest, read_manifest
+from matsci_hpc.targets import NOT_LEARNED
 
 
 def read_manifests(config: TrainConfig, subject: Subject) -> tuple[dict[Path, Manifest], list[Finding]]:
@@ -88,8 +89,11 @@ def _targets(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing
         if name not in known:
             there = ", ".join(sorted(known)) or "none"
             yield Finding("error", "targets", f"targets.{name}: no data set has it; they have: {there}")
+        elif not manifests[known[name]].targets[name].is_number:
+            yield Finding("error", "targets", f"targets.{name}: {NOT_LEARNED}", "leave it out")
+    learnable = [name for name, folder in known.items() if manifests[folder].targets[name].is_number]
     split = config.data.split
-    for name in config.targets or known:
+    for name in config.targets or learnable:
         labelled = [
             statistics.count
             for each in manifests.values()
@@ -97,7 +101,7 @@ def _targets(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing
         ]
         if name in known and not sum(labelled) and any(each.splits.get(split) for each in manifests.values()):
             yield Finding("error", "targets", f"targets.{name}: no sample of split {split!r} carries it")
-    if not config.targets and not known:
+    if not config.targets and not learnable:
         advice = "name some under source.targets when preparing the data"
         yield Finding("error", "targets", "the data sets have no target to learn", advice)
 

@@ -9,7 +9,7 @@ from matsci_hpc.config.prep import Neighbors
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.neighbors import RULE
 from matsci_hpc.shards.index import index_rows, write_index
-from matsci_hpc.shards.layout import Array
+from matsci_hpc.shards.layout import Array, target_path
 from matsci_hpc.shards.manifest import (
     INDEX,
     QUARANTINE,
@@ -117,7 +117,7 @@ def _index_rows(
     Raises:
         MachineError: a shard went missing or is damaged.
     """
-    units = UNITS | {f"targets/{name}": spec.unit for name, spec in targets.items() if spec.unit}
+    units = UNITS | {target_path(name, spec): spec.unit for name, spec in targets.items() if spec.unit}
     for shard in shards:
         arrays = map_shard(folder, shard)
         yield index_rows(arrays, dict(targets))

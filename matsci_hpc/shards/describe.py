@@ -6,6 +6,7 @@ from pathlib import Path
 from matsci_hpc.shards.manifest import PROVENANCE, QUARANTINE, Manifest, read_manifest
 from matsci_hpc.shards.records import Quarantined
 from matsci_hpc.shards.statistics import TargetStatistics
+from matsci_hpc.targets import TargetSpec
 
 MAX_REASONS = 5
 
@@ -40,13 +41,19 @@ def _target(manifest: Manifest, name: str) -> str:
     for split in manifest.statistics.values():
         merged = merged.merged(split[name]) if merged.count else split[name]
     unit = f" {spec.unit}" if spec.unit else ""
-    head = f"{name} ({spec.kind}): {merged.count:,} labelled"
+    head = f"{name} ({_kind(spec)}): {merged.count:,} labelled"
     if merged.class_counts is not None and spec.classes is not None:
         fewest, most = min(merged.class_counts), max(merged.class_counts)
         return f"{head}, {len(spec.classes)} classes of {fewest:,} to {most:,}: {', '.join(spec.classes)}"
     if merged.mean is None or merged.std is None:
         return head
     return f"{head}, mean {merged.mean:.4g}{unit}, std {merged.std:.4g}, range {merged.min:.4g} to {merged.max:.4g}"
+
+
+def _kind(spec: TargetSpec) -> str:
+    """`regression`, `regression of 3 x 3`, `regression of 3 per atom`."""
+    of = f" of {' x '.join(map(str, spec.shape))}" if spec.shape else ""
+    return f"{spec.kind}{of}{' per atom' if spec.per_atom else ''}"
 
 
 def _reasons(quarantine: Path) -> list[str]:

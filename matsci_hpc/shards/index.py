@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.shards.layout import Array, edge_counts, is_present
+from matsci_hpc.shards.layout import Array, deciding, edge_counts, is_present, target_path
 from matsci_hpc.shards.manifest import INDEX
 from matsci_hpc.shards.mapping import map_arrays
 from matsci_hpc.shards.writer import reserve
@@ -49,12 +49,13 @@ class Index:
         return len(self.shard)
 
 
-def index_rows(content_arrays: dict[str, Array], targets: dict[str, TargetSpec]) -> dict[str, Array]:
+def index_rows(content_arrays: dict[str, Any], targets: dict[str, TargetSpec]) -> dict[str, Array]:
     """The columns of one shard, all but `shard`."""
     atoms = np.diff(content_arrays["offsets/atoms"]).astype(np.uint32)
     present = np.zeros(len(atoms), dtype=_mask_type(len(targets)))
     for bit, (name, spec) in enumerate(targets.items()):
-        present |= is_present(content_arrays[f"targets/{name}"], spec).astype(present.dtype) << present.dtype.type(bit)
+        values = deciding(content_arrays[target_path(name, spec)], spec, content_arrays["offsets/atoms"][:-1])
+        present |= is_present(values, spec).astype(present.dtype) << present.dtype.type(bit)
     return {
         "row": np.arange(len(atoms), dtype=np.uint32),
         "split": content_arrays["structures/split"],

@@ -19,9 +19,13 @@ reader can map each of them into memory at its offset in the file:
     targets/NAME           float32 [n]         regression and binary, NaN where absent
                            int16   [n]         class, -1 where absent
                            uint8   [n, classes] multilabel
+                           float32 [n, *shape]  regression of a vector or tensor, all NaN where absent
+    atoms/NAME             float32 [A, *shape]  regression of every atom, such as forces: all atoms of a sample have a
+                                                value, or all are NaN
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,7 +96,7 @@ def build_content(
     if not arrays["structures/pbc"].any():
         del arrays["structures/cell"]
     for name, spec in targets.items():
-        arrays[f"targets/{name}"] = _column(name, spec, structures)
+        arrays[target_path(name, spec)] = _column(name, spec, structures)
     counts = np.array([len(each.sender) for each in edges], dtype=np.int64)
     arrays |= (
         _edge_arrays(edges, counts, int(sizes.max())) if store_edges else {"structures/edges": counts.astype("u4")}
@@ -109,13 +113,31 @@ def edge_counts(arrays: Mapping[str, Array]) -> NDArray[np.int64]:
     return counts
 
 
+def target_path(name: str, spec: TargetSpec) -> str:
+    """Name of a target's array in a shard."""
+    return f"atoms/{name}" if spec.per_atom else f"targets/{name}"
+
+
+def deciding(values: Array, spec: TargetSpec, first_atom: NDArray[np.int64]) -> Array:
+    """What tells whether samples carry a target: a row for each of them, from its array in a shard.
+
+    Args:
+        values: the array.
+        spec: of the target.
+        first_atom: int64 [n], first atom of each sample in the shard.
+    """
+    # A sample has at least one atom, and values for all of them or for none.
+    return values[first_atom] if spec.per_atom else values
+
+
 def is_present(values: Array, spec: TargetSpec) -> NDArray[np.bool_]:
-    """Which samples carry a target, from its stored column: bool [n]."""
+    """Which samples carry a target, from what is stored, or of a target of every atom from `deciding`: bool [n]."""
     if spec.kind == "multilabel":
         return np.ones(len(values), dtype=bool)
     if spec.kind == "class":
         return values.astype(np.int16) >= 0
-    return ~np.isnan(values.astype(np.float32))
+    leading = values.reshape(len(values), math.prod(values.shape[1:]))[:, 0]
+    return ~np.isnan(leading.astype(np.float32))
 
 
 def _edge_arrays(edges: list[Edges], counts: NDArray[np.int64], most_atoms: int) -> dict[str, Array]:
@@ -136,10 +158,17 @@ def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return offsets
 
 
-def _column(name: str, spec: TargetSpec, structures: Iterable[Structure]) -> Array:
+def _column(name: str, spec: TargetSpec, structures: Sequence[Structure]) -> Array:
     values = [each.targets.get(name) for each in structures]
     if spec.kind == "multilabel":
         return np.stack([np.asarray(value, dtype=np.uint8) for value in values])
     if spec.kind == "class":
         return np.array([-1 if value is None else value for value in values], dtype=np.int16)
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float32)
+    if spec.is_number:
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float32)
+    shapes = [spec.value_shape(len(each.atomic_number)) for each in structures]
+    filled = [
+        np.full(shape, np.nan, dtype=np.float32) if value is None else np.asarray(value, dtype=np.float32)
+        for value, shape in zip(values, shapes, strict=True)
+    ]
+    return np.concatenate(filled) if spec.per_atom else np.stack(filled)

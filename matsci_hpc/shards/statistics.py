@@ -2,15 +2,19 @@
 
 Means and sums of squared deviations merge by Chan, Golub and LeVeque (1979), which loses no digits to the size of the
 mean. The order is that of the shards, so the result is the same to the last bit for any number of ranks.
+
+Of a vector, a tensor or a target of every atom, the moments are those of all its numbers together (every component,
+every atom), and the count is that of the samples that carry it.
 """
 
 import math
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from matsci_hpc.shards.layout import Array, ShardContent, edge_counts, is_present
+from matsci_hpc.shards.layout import Array, ShardContent, deciding, edge_counts, is_present, target_path
 from matsci_hpc.targets import TargetSpec
 
 
@@ -21,6 +25,8 @@ class TargetStatistics(BaseModel):
 
     count: int = 0
     """Samples that carry the target."""
+    numbers: int | None = None
+    """Numbers that the moments are of, where a sample has more than one or none."""
     mean: float | None = None
     squared_deviations: float | None = None
     """Sum of (value - mean)^2."""
@@ -34,7 +40,12 @@ class TargetStatistics(BaseModel):
         """Standard deviation of the population."""
         if self.squared_deviations is None or self.count == 0:
             return None
-        return math.sqrt(self.squared_deviations / self.count)
+        return math.sqrt(self.squared_deviations / self.weight)
+
+    @property
+    def weight(self) -> int:
+        """Numbers that the moments are of."""
+        return self.count if self.numbers is None else self.numbers
 
     @classmethod
     def of_numbers(cls, values: Array) -> Self:
@@ -52,6 +63,11 @@ class TargetStatistics(BaseModel):
         )
 
     @classmethod
+    def of_tensors(cls, values: Array, samples: int) -> Self:
+        """Statistics of all numbers of vectors or tensors, which belong to so many samples."""
+        return cls.of_numbers(values.reshape(-1)).model_copy(update={"count": samples, "numbers": values.size})
+
+    @classmethod
     def of_column(cls, values: Array, spec: TargetSpec) -> Self:
         """Statistics of a stored target column, absent values left out."""
         known = values[is_present(values, spec)]
@@ -60,7 +76,21 @@ class TargetStatistics(BaseModel):
             return cls(count=len(known), class_counts=counts.tolist())
         if spec.kind == "multilabel":
             return cls(count=len(known), class_counts=known.astype(np.int64).sum(axis=0).tolist())
-        return cls.of_numbers(known)
+        return cls.of_tensors(known, len(known)) if spec.shape else cls.of_numbers(known)
+
+    @classmethod
+    def of_atoms(cls, values: Array, spec: TargetSpec, atoms: NDArray[np.int64]) -> Self:
+        """Statistics of a stored target of every atom, absent values left out.
+
+        Args:
+            values: of the atoms of some samples, float [atoms, *shape].
+            spec: of the target.
+            atoms: int64 [n], number of atoms of each of the samples.
+        """
+        if len(atoms) == 0:
+            return cls.of_tensors(values, 0)
+        present = is_present(deciding(values, spec, np.cumsum(atoms) - atoms), spec)
+        return cls.of_tensors(values[np.repeat(present, atoms)], int(present.sum()))
 
     def merged(self, other: Self) -> Self:
         """Statistics of both sets together."""
@@ -69,14 +99,15 @@ class TargetStatistics(BaseModel):
             return type(self)(count=self.count + other.count, class_counts=[a + b for a, b in pairs])
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
-        count = self.count + other.count
+        weight = self.weight + other.weight
         delta = _known(other.mean) - _known(self.mean)
         return type(self)(
-            count=count,
-            mean=_known(self.mean) + delta * other.count / count,
+            count=self.count + other.count,
+            numbers=None if self.numbers is None else weight,
+            mean=_known(self.mean) + delta * other.weight / weight,
             squared_deviations=_known(self.squared_deviations)
             + _known(other.squared_deviations)
-            + delta**2 * self.count * other.count / count,
+            + delta**2 * self.weight * other.weight / weight,
             min=min(_known(self.min), _known(other.min)),
             max=max(_known(self.max), _known(other.max)),
         )
@@ -88,14 +119,20 @@ SplitStatistics = dict[str, dict[str, TargetStatistics]]
 def shard_statistics(content: ShardContent, targets: dict[str, TargetSpec], splits: list[str]) -> SplitStatistics:
     """Statistics of one shard by split, then by target; `atoms` and `edges` per sample are among them."""
     split_of = content.arrays["structures/split"]
-    columns = {name: (content.arrays[f"targets/{name}"], spec) for name, spec in targets.items()}
+    atoms = np.diff(content.arrays["offsets/atoms"]).astype(np.int64)
+    columns = {name: (content.arrays[target_path(name, spec)], spec) for name, spec in targets.items()}
     result: SplitStatistics = {}
     for number, split in enumerate(splits):
         chosen = split_of == number
         result[split] = {
-            "atoms": TargetStatistics.of_numbers(np.diff(content.arrays["offsets/atoms"])[chosen]),
+            "atoms": TargetStatistics.of_numbers(atoms[chosen]),
             "edges": TargetStatistics.of_numbers(edge_counts(content.arrays)[chosen]),
-        } | {name: TargetStatistics.of_column(column[chosen], spec) for name, (column, spec) in columns.items()}
+        } | {
+            name: TargetStatistics.of_atoms(column[np.repeat(chosen, atoms)], spec, atoms[chosen])
+            if spec.per_atom
+            else TargetStatistics.of_column(column[chosen], spec)
+            for name, (column, spec) in columns.items()
+        }
     return result
 
 

@@ -4,13 +4,11 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from matsci_hpc.config.sources import CifSource, TargetColumn
+from matsci_hpc.config.record_sources import TargetColumn
+from matsci_hpc.config.sources import CifSource
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.targets import MAX_CLASSES, MAX_SPLITS, TargetSpec
-
-ABSENT = frozenset({"", "na", "n/a", "nan", "none", "null"})
-"""What people write where there is no value, in lower case."""
-TRUTH = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "0.0": 0.0, "1.0": 1.0}
+from matsci_hpc.sources.values import WrongValueError, checked_classes, typed
+from matsci_hpc.targets import MAX_SPLITS, TargetSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +41,10 @@ def read_properties(config: CifSource) -> PropertyTable:
         raise UserInputError(f"{path} is given, but no column of it: name columns under source.targets")
     rows = _read_rows(path, config)
     classes = {
-        name: tuple(sorted({row[target.column].strip() for _, row in rows.values()} - {""}))
+        name: checked_classes({row[target.column].strip() for _, row in rows.values()}, f"{path}: {target.column}")
         for name, target in config.targets.items()
         if target.kind == "class"
     }
-    for name, found in classes.items():
-        if len(found) > MAX_CLASSES:
-            raise UserInputError(
-                f"{path}: {config.targets[name].column} has {len(found):,} classes, more than {MAX_CLASSES:,}; "
-                f"a number is `kind: regression`"
-            )
     specs = {
         name: TargetSpec(kind=target.kind, unit=target.unit, classes=classes.get(name))
         for name, target in config.targets.items()
@@ -99,16 +91,7 @@ def _read_rows(path: Path, config: CifSource) -> dict[str, tuple[int, dict[str, 
 
 
 def _value(text: str, target: TargetColumn, classes: tuple[str, ...], where: str) -> float | int | None:
-    text = text.strip()
-    if target.kind == "class":
-        return classes.index(text) if text else None
-    if text.lower() in ABSENT:
-        return None
-    if target.kind == "binary":
-        if text.lower() not in TRUTH:
-            raise UserInputError(f"{where}: {target.column} is {text!r}; a binary target is 0, 1, false or true")
-        return TRUTH[text.lower()]
     try:
-        return float(text)
-    except ValueError:
-        raise UserInputError(f"{where}: {target.column} is {text!r}, not a number") from None
+        return typed(text, target.kind, classes)
+    except WrongValueError as fault:
+        raise UserInputError(f"{where}: {target.column} {fault}") from None

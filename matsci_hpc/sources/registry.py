@@ -9,6 +9,7 @@ from matsci_hpc.sources.base import Source
 
 READERS = {
     "cif": ("cif", "CifSource"),
+    "csv": ("csv_table", "CsvTables"),
     "shards": ("shards", "ShardsSource"),
     "symmetry": ("symmetry", "SymmetrySource"),
 }

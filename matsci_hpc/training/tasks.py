@@ -13,7 +13,7 @@ from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.models.registry import Model
 from matsci_hpc.shards.statistics import TargetStatistics
-from matsci_hpc.targets import TargetSpec
+from matsci_hpc.targets import NOT_LEARNED, TargetSpec
 from matsci_hpc.training.precision import Precision
 
 Metrics = dict[str, float | int | str | None]
@@ -112,18 +112,24 @@ class Task:
 
 
 def build_tasks(config: TrainConfig, collection: Collection) -> list[Task]:
-    """The targets of a run, in the order of their names.
+    """The targets of a run, in the order of their names; where the config names none, all that can be learned.
 
     Raises:
-        UserInputError: a target that no data set has, or that no training sample carries.
+        UserInputError: a target that no data set has, that no training sample carries, or that is no single number
+            or label of a structure.
     """
     for name in config.targets:
         if name not in collection.targets:
             known = ", ".join(sorted(collection.targets)) or "none"
             raise UserInputError(f"targets.{name}: no data set has this target; they have: {known}")
-    names = sorted(config.targets or collection.targets)
+        if not collection.targets[name].is_number:
+            raise UserInputError(f"targets.{name}: {NOT_LEARNED}; leave it out")
+    learnable = {name for name, spec in collection.targets.items() if spec.is_number}
+    names = sorted(config.targets or learnable)
     if not names:
         folders = ", ".join(str(each.folder) for each in collection.datasets)
+        if collection.targets:
+            raise UserInputError(f"no target to learn in {folders}: {', '.join(collection.targets)}: {NOT_LEARNED}")
         raise UserInputError(f"no target to learn in {folders}; name some under source.targets when preparing the data")
     tasks = []
     for name in names:

@@ -1,0 +1,161 @@
+"""CSV tables with the text of a CIF file in one of the columns."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from matsci_hpc.config.record_sources import CsvSource as Config
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.sources.cif import CifError, parse_cif
+from matsci_hpc.sources.record_files import DamagedFileError, RecordFile, RecordIndex, list_record_files
+from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted
+from matsci_hpc.structure import Rejected
+
+_MOST_FIELD_BYTES = 1 << 26
+"""A CIF file of a million atoms. The usual limit of the csv module, 128 KiB, is one of a few thousand."""
+
+
+class CsvTables:
+    """The rows of some tables, empty ones left out."""
+
+    def __init__(self, files: list[RecordFile], config: Config, where: str) -> None:
+        self.where = where
+        self.structure_column = config.structure_column
+        self._wanted = [config.structure_column, *(each.column for each in config.targets.values())]
+        self._wanted += [each for each in (config.id_column, config.split_column) if each is not None]
+        self.headers: list[list[str]] = []
+        self.index = RecordIndex(files, self._scan)
+        self.digest = self.index.digest
+
+    @classmethod
+    def from_config(cls, config: Config, splits: Iterable[str], staging: Path) -> RecordSource:
+        """The source that a config describes.
+
+        Args:
+            config: the `source` section.
+            splits: names of the splits for rows that the input gives none.
+            staging: folder where compressed tables are unpacked.
+
+        Raises:
+            UserInputError: nothing to read, no CSV, or a column is missing.
+            MachineError: reading or unpacking fails.
+        """
+        tables = cls(list_record_files(config.paths, (".csv",), staging), config, config.where)
+        return RecordSource(tables, Wanted.of(config), splits, config.file_splits)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, start: int, stop: int) -> Iterator["Row | Rejected"]:
+        """The rows `start` to `stop - 1`, counted through all tables."""
+        for chunk in self.index.chunks(start, stop):
+            header = self.headers[chunk.number]
+            file = chunk.source.file.name
+            with _wide_fields():
+                rows = [row for row in csv.reader(_lines(io.BytesIO(chunk.data)), strict=True) if row]
+            wanted = chunk.wanted(self.index)
+            for number, row in enumerate(rows[wanted], chunk.first + wanted.start + 1):
+                name = f"{file} row {number}"
+                if len(row) > len(header):
+                    yield Rejected(name, f"{len(row)} fields, and the header names {len(header)}")
+                    continue
+                cells = dict(zip(header, row + [""] * (len(header) - len(row)), strict=True))
+                yield Row(name, f"{file}#{number}", chunk.source.split, cells, self.structure_column)
+
+    def _scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:
+        lines = _Counted(stream)
+        reader = csv.reader(lines, strict=True)
+        try:
+            with _wide_fields():
+                header = next(reader, [])
+            self._check(header, file)
+            self.headers.append(header)
+            begin = lines.bytes
+            while True:
+                with _wide_fields():
+                    row = next(reader, None)
+                if row is None:
+                    return
+                if row:
+                    yield begin
+                begin = lines.bytes
+        except UnicodeDecodeError as error:
+            raise DamagedFileError(f"not a CSV file in UTF-8: {error} after line {reader.line_num}") from None
+        except csv.Error as error:
+            raise DamagedFileError(f"not a CSV file: {error} in line {reader.line_num}") from None
+
+    def _check(self, header: list[str], file: RecordFile) -> None:
+        for column in self._wanted:
+            if column not in header:
+                raise UserInputError(f"{file.file.name}: no column {column!r}; its columns are {', '.join(header)}")
+            if header.count(column) > 1:
+                raise UserInputError(f"{file.file.name}: {header.count(column)} columns are called {column!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table."""
+
+    name: str
+    default_id: str
+    split: str | None
+    cells: dict[str, str]
+    structure_column: str
+
+    def look_up(self, key: str) -> object:
+        """The text in a column."""
+        return self.cells[key]
+
+    def keys(self) -> list[str]:
+        """The columns."""
+        return list(self.cells)
+
+    def atoms(self) -> Atoms:
+        """The structure in the CIF text."""
+        text = self.cells[self.structure_column]
+        if not text.strip():
+            raise RecordError(f"column {self.structure_column} is empty")
+        try:
+            number, position, cell = parse_cif(text.encode())
+        except CifError as error:
+            raise RecordError(str(error)) from None
+        return Atoms(number, position, cell, np.ones(3, dtype=bool))
+
+
+class _Counted:
+    """Lines of a file as text, with the bytes of those given so far."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.bytes = 0
+        self._stream = stream
+
+    def __iter__(self) -> "_Counted":
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline()
+        if not line:
+            raise StopIteration
+        text = line.decode("utf-8-sig" if self.bytes == 0 else "utf-8")
+        self.bytes += len(line)
+        return text
+
+
+def _lines(stream: io.BytesIO) -> Iterator[str]:
+    return (line.decode() for line in stream)
+
+
+@contextmanager
+def _wide_fields() -> Iterator[None]:
+    """Allow fields as long as a CIF file; the limit belongs to the whole process."""
+    usual = csv.field_size_limit(_MOST_FIELD_BYTES)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
