@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from matsci_hpc.config.sources import ShardsSource as ShardsConfig
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.neighbors import RULE, Edges
-from matsci_hpc.shards.layout import Array
+from matsci_hpc.shards.layout import Array, target_path
 from matsci_hpc.shards.manifest import ShardRecord
 from matsci_hpc.shards.reader import DataSet, ShardPool
 from matsci_hpc.sources.base import StructureWithEdges
@@ -205,7 +205,7 @@ class _ShardRows:
     ) -> None:
         self.shard = shard
         self._arrays = arrays
-        self._targets = [(name, arrays[f"targets/{stored}"], spec) for name, (stored, spec) in targets.items()]
+        self._targets = [(name, arrays[target_path(stored, spec)], spec) for name, (stored, spec) in targets.items()]
         self._splits, self._label, self._prefix, self._cutoff = splits, label, prefix, cutoff
         self._atoms: list[int] = arrays["offsets/atoms"].tolist()
         self._edges: list[int] = arrays["offsets/edges"].tolist() if cutoff is not None else []
@@ -226,7 +226,7 @@ class _ShardRows:
             "position": arrays["atoms/position"][atoms],
             "cell": arrays["structures/cell"][row] if "structures/cell" in arrays else self._no_cell,
             "pbc": arrays["structures/pbc"][row].astype(np.bool_),
-            "targets": stored_targets(self._targets, row),
+            "targets": stored_targets(self._targets, row, atoms),
             "split": None if self._splits is None else self._splits[arrays["structures/split"][row]],
             "source": f"{self._label}:{identifier}",
         }
@@ -243,18 +243,24 @@ class _ShardRows:
         return Edges(arrays["atoms/degree"][atoms], sender, arrays["edges/shift"][edges])
 
 
-def stored_targets(columns: Iterable[tuple[str, Array, TargetSpec]], row: int) -> dict[str, Any]:
+def stored_targets(columns: Iterable[tuple[str, Array, TargetSpec]], row: int, atoms: slice) -> dict[str, Any]:
     """Targets of a row of a shard by name; absent ones are left out, as sources do.
 
     Args:
         columns: name, stored column and spec of each.
         row: of the sample.
+        atoms: of the sample in the columns of targets that every atom has.
     """
     values: dict[str, Any] = {}
     for name, column, spec in columns:
-        value: Any = column[row]
-        if spec.kind == "multilabel" or (value >= 0 if spec.kind == "class" else value == value):  # noqa: PLR0124 - not NaN
-            values[name] = value if spec.kind == "multilabel" else value.item()
+        value: Any = column[atoms] if spec.per_atom else column[row]
+        if spec.kind == "multilabel":
+            values[name] = value
+        elif spec.kind == "class":
+            if value >= 0:
+                values[name] = value.item()
+        elif not np.isnan(value).any():  # absent values are not numbers in any component
+            values[name] = value if spec.per_atom or spec.shape else value.item()
     return values
 
 
