@@ -3,13 +3,30 @@
 from collections.abc import Mapping
 
 from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.flat_conversion import flat_content
 from matsci_hpc.neighbors import RULE, Edges, NeighborError, radius_graph
 from matsci_hpc.shards.layout import ShardContent, build_content
 from matsci_hpc.shards.records import Quarantined
-from matsci_hpc.sources.base import Source, StructureWithEdges
+from matsci_hpc.sources.base import FlatSource, Source, StructureWithEdges
 from matsci_hpc.splits import split_for
 from matsci_hpc.structure import Rejected, Structure
 from matsci_hpc.targets import TargetSpec
+
+
+def convert(
+    config: PrepConfig, source: Source, start: int, stop: int, number: int
+) -> tuple[ShardContent | None, list[Quarantined]]:
+    """What the shard of the inputs `start` to `stop - 1` holds, None where no input is usable, and the others.
+
+    Sources that offer whole arrays are not asked for an object per sample; the shard is the same.
+    """
+    if isinstance(source, FlatSource):
+        content, rejected = flat_content(source, start, stop, config.neighbors)
+        if content is not None:
+            content.attributes = _attributes(config, number)
+        return content, rejected
+    structures, edges, rejected = read_block(config, source, start, stop)
+    return block_content(config, source, structures, edges, number) if structures else None, rejected
 
 
 def read_block(
@@ -36,8 +53,12 @@ def block_content(
     names = list(source.splits)
     splits = [names.index(each.split or split_for(each, config.splits, config.split_by)) for each in structures]
     content = build_content(structures, edges, source.targets, splits, store_edges=config.neighbors.store)
-    content.attributes = {"cutoff_angstrom": config.neighbors.cutoff, "neighbor_rule": RULE, "number": number}
+    content.attributes = _attributes(config, number)
     return content
+
+
+def _attributes(config: PrepConfig, number: int) -> dict[str, str | int | float]:
+    return {"cutoff_angstrom": config.neighbors.cutoff, "neighbor_rule": RULE, "number": number}
 
 
 def _with_edges(each: Structure | Rejected, targets: Mapping[str, TargetSpec], cutoff: float) -> Edges | Rejected:

@@ -18,7 +18,7 @@ from typing import Any
 import xxhash
 
 from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.conversion import block_content, read_block
+from matsci_hpc.conversion import convert
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.shards.assemble import assemble, shard_name
@@ -147,10 +147,10 @@ def _already_done(out: Path, fingerprint: str) -> Manifest | None:
 
 def _convert_block(config: PrepConfig, source: Source, number: int, fingerprint: str) -> None:
     start = number * config.shard_size
-    structures, edges, rejected = read_block(config, source, start, min(start + config.shard_size, len(source)))
+    stop = min(start + config.shard_size, len(source))
+    content, rejected = convert(config, source, start, stop, number)
     shard, statistics = None, {}
-    if structures:
-        content = block_content(config, source, structures, edges, number)
+    if content is not None:
         image = shard_image(content)
         path = config.out / shard_name(number)
         write_atomic(path, image)

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from matsci_hpc.neighbors import Edges
 from matsci_hpc.structure import Rejected, Structure
@@ -44,4 +47,36 @@ class Source(Protocol):
 
     def read(self, start: int, stop: int) -> Iterator[Structure | Rejected]:
         """Exactly `stop - start` results, in the order of the inputs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FlatSamples:
+    """Samples without periodic images end to end, n samples with A atoms in all, each at least one.
+
+    Attributes:
+        id: bytes [n], as wide as the longest.
+        atomic_number: uint8 [A].
+        position: float32 [A, 3], angstrom.
+        offset: int64 [n + 1], first atom of each sample.
+        split: uint8 [n], number of the split.
+        targets: the column of every target of the source as shards store it, see `shards.layout`.
+        apart: angstrom; no two atoms of a sample are nearer, by the way the samples were made. 0 where that is unknown.
+    """
+
+    id: NDArray[np.bytes_]
+    atomic_number: NDArray[np.uint8]
+    position: NDArray[np.float32]
+    offset: NDArray[np.int64]
+    split: NDArray[np.uint8]
+    targets: dict[str, NDArray[np.generic]]
+    apart: float
+
+
+@runtime_checkable
+class FlatSource(Source, Protocol):
+    """A source that can give many samples at once, without an object for each; none of its inputs is `Rejected`."""
+
+    def read_flat(self, start: int, stop: int) -> FlatSamples:
+        """The very samples that `read` gives."""
         ...

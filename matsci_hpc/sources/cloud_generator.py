@@ -1,29 +1,25 @@
 """Draws symmetric point clouds, a block at a time, as a pure function of seed, split and block."""
 
-import hashlib
-import json
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.sources.clouds import (
-    Clouds,
-    Floats,
-    Integers,
-    Operations,
-    grow,
-    nearest,
-    offsets,
-    ranges,
-    seed_pairs,
-)
+from matsci_hpc.sources import clouds as flat
+from matsci_hpc.sources.clouds import Integers, offsets, ranges
+from matsci_hpc.sources.exact_random import ExactRandom, Single, squared_norm
 from matsci_hpc.sources.extra_symmetry import has_extra_symmetry
+from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, crowded_orbits, grow, turned
+from matsci_hpc.sources.symmetry_sieve import suspects
 
-BLOCK = 1024
-"""Samples drawn together. Part of what defines the data: another value gives other samples."""
+BLOCK = 4096
+"""Samples drawn together. Part of what defines the data: another value gives other samples.
+
+As many as a shard has by default, so that ranks seldom draw the same block for two shards.
+"""
 HEAVIEST = 99
 """Atomic numbers are 1 (H) to this (Es)."""
 LABEL_TOLERANCE = 1e-3
@@ -33,6 +29,9 @@ MAX_ROUNDS = 1024
 TRIAL_CLOUDS = 8
 TRIAL_ROUNDS = 128
 """At the start that many of the fullest clouds of every group must come out in that many rounds."""
+VARIANTS = 16
+WIDTH = 128
+"""Clouds tried in a round at least, as long as that takes no more than `VARIANTS` of each: arrays pay from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,115 +99,167 @@ class CloudGenerator:
         self.seed = seed
         self.min_distance = min_distance
         self.jitter = jitter
-        self._operations = Operations(groups)
+        self._operations = flat.Operations(groups)
+        self._order = self._operations.order
+        self._by_order = [GroupsOfOrder(int(order), groups) for order in np.unique(self._order)]
+        self._place: Integers = np.empty(len(groups), dtype=np.intp)
+        for each in self._by_order:
+            self._place[each.numbers] = np.arange(len(each.numbers))
         self._fewest: Integers = np.array([point_groups.minimum_orbits(name) for name in groups], dtype=np.intp)
-        self._most = np.maximum(self._fewest, np.minimum(max_orbits, max_atoms // self._operations.order))
+        self._most = np.maximum(self._fewest, np.minimum(max_orbits, max_atoms // self._order))
         self._try_fullest_clouds()
-
-    def random_numbers(self, split: str, block: int) -> np.random.Generator:
-        """The random numbers of a block: Philox under a key that no other seed, split or block has."""
-        name = json.dumps([self.seed, split, block]).encode()
-        key = hashlib.blake2b(name, digest_size=16, person=b"symmetry clouds").digest()
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
 
     def block(self, split: str, number: int) -> CloudBlock:
         """Samples `number * BLOCK` to `(number + 1) * BLOCK - 1` of a split, which has no end."""
-        return self.draw(self.random_numbers(split, number), BLOCK)
+        return self.draw(ExactRandom(self.seed, split, number), BLOCK)
 
-    def draw(self, random: np.random.Generator, count: int) -> CloudBlock:
-        """Draw clouds.
-
-        Only uniform numbers are asked for (but for jitter, last of all): their stream is the one that numpy
-        has never changed between versions.
-        """
-        choice = random.random((count, 2))
-        group = (choice[:, 0] * len(self.groups)).astype(np.intp)
-        fewest, most = self._fewest[group], self._most[group]
-        orbits = fewest + (choice[:, 1] * (most - fewest + 1)).astype(np.intp)
-        seed, kind = self._seed_points(random, group, orbits)
-        clouds = grow(self._operations, group, orbits, seed, kind)
-        turn = random_rotations(random.random((count, 3)))
-        position = np.einsum("aij,aj->ai", np.repeat(turn, np.diff(clouds.atom_start), axis=0), clouds.position)
-        # The order of the operations would tell the group, so atoms change places within their cloud.
-        order = np.argsort(clouds.atom_cloud + random.random(len(position)), kind="stable")
-        position = position[order]
+    def draw(self, random: ExactRandom, count: int) -> CloudBlock:
+        """Draw clouds: the groups of all, the clouds of each order in turn, the order of their atoms, the jitter."""
+        group = random.below(len(self.groups), count)
+        orbits = self._fewest[group] + random.below(self._most[group] - self._fewest[group] + 1, count)
+        start = offsets(orbits * self._order[group])
+        atoms = np.empty((start[-1], 4), dtype=np.float32)
+        for groups in self._by_order:
+            chosen = np.flatnonzero(self._order[group] == groups.order)
+            if len(chosen):
+                clouds = self._settled(random, groups, self._place[group[chosen]], orbits[chosen])
+                rotation = random.rotations(len(chosen))
+                _put(atoms, start[chosen], clouds, turned(clouds, rotation))
+        shuffled = _quads(atoms)[_shuffle(random, start)].view(np.float32).reshape(-1, 4)
+        position = np.empty((len(atoms), 3), dtype=np.float32)
+        for axis in range(3):  # by columns: copying rows of three takes four times as long
+            position[:, axis] = shuffled[:, axis]
         if self.jitter:
-            position += self.jitter * random.standard_normal(position.shape)
+            position = (position + self.jitter * random.normal(position.shape)).astype(np.float32)
         return CloudBlock(
-            position=position.astype(np.float32),
-            atomic_number=clouds.kind[order].astype(np.uint8),
-            offset=clouds.atom_start.astype(np.int64),
+            position=position,
+            atomic_number=shuffled[:, 3].astype(np.uint8),
+            offset=start.astype(np.int64),
             point_group=group.astype(np.int16),
         )
 
     def _try_fullest_clouds(self) -> None:
         """Impossible settings fail now, not in the third hour of a job."""
-        group = np.repeat(np.arange(len(self.groups)), TRIAL_CLOUDS)
-        self._seed_points(self.random_numbers("", 0), group, self._most[group], rounds=TRIAL_ROUNDS)
+        random = ExactRandom(self.seed, "", 0)
+        for groups in self._by_order:
+            place = np.repeat(np.arange(len(groups.numbers)), TRIAL_CLOUDS)
+            self._settled(random, groups, place, self._most[groups.numbers[place]], rounds=TRIAL_ROUNDS)
 
-    def _seed_points(
-        self, random: np.random.Generator, group: Integers, orbits: Integers, rounds: int = MAX_ROUNDS
-    ) -> tuple[Floats, Integers]:
-        """Seed points whose clouds are acceptable, scaled to radius 1, and their atomic numbers.
+    def _settled(
+        self, random: ExactRandom, groups: GroupsOfOrder, group: Integers, orbits: Integers, rounds: int = MAX_ROUNDS
+    ) -> OrbitClouds:
+        """Acceptable clouds of radius 1.
 
         Only the orbits at fault are drawn again: those with an atom too near another one, or all orbits of a
         cloud with an extra symmetry. Whole clouds would take far longer for many orbits about a high axis.
+        When few clouds are left, several variants of each are tried at once and the first good one is taken.
         """
         start = offsets(orbits)
-        drawn, kind = np.empty((start[-1], 3)), np.empty(start[-1], dtype=np.intp)
-        seed = np.empty_like(drawn)
-        faulty = np.ones(start[-1], dtype=np.bool_)
+        whole = _Draft(np.empty((3, start[-1]), np.float32), np.empty(start[-1], np.intp), np.ones(start[-1], np.bool_))
+        pending = np.arange(len(group))
+        result: OrbitClouds | None = None
         for _ in range(rounds):
-            uniform = random.random((int(faulty.sum()), 4))
-            drawn[faulty] = points_in_ball(uniform[:, :3])
-            kind[faulty] = 1 + (uniform[:, 3] * HEAVIEST).astype(np.intp)
-            pending = np.flatnonzero(np.logical_or.reduceat(faulty, start[:-1]))
-            k = orbits[pending]
-            rows = ranges(start[pending], k)
-            seed[rows] = drawn[rows] / np.repeat(_largest_radius(drawn[rows], k), k)[:, None]
-            faulty[rows] = self._faulty(grow(self._operations, group[pending], k, seed[rows], kind[rows]))
-            if not faulty.any():
-                return seed, kind
-        which = np.flatnonzero(np.logical_or.reduceat(faulty, start[:-1]))
-        pairs = dict.fromkeys((self.groups[group[cloud]], int(orbits[cloud])) for cloud in which)
+            variants = int(np.clip(WIDTH // len(pending), 1, VARIANTS)) if result else 1
+            trial = np.repeat(pending, variants)
+            draft = whole.redrawn(random, ranges(start[trial], orbits[trial]))
+            clouds = _of_radius_one(groups, group[trial], orbits[trial], draft)
+            crowded = crowded_orbits(clouds, self.min_distance)
+            if variants > 1:
+                bad = np.logical_or.reduceat(crowded, clouds.start[:-1]).reshape(-1, variants)
+                best = np.arange(len(pending)) * variants + bad.argmin(axis=1)
+                columns = ranges(clouds.start[best], orbits[pending])
+                draft, crowded, clouds = draft.chosen(columns), crowded[columns], clouds.chosen(best)
+            faulty = crowded | self._has_extra_symmetry(groups, clouds, crowded)[clouds.cloud]
+            columns = ranges(start[pending], orbits[pending])
+            result = clouds if result is None else _replaced(result, columns, clouds)
+            whole.point[:, columns], whole.kind[columns], whole.faulty[columns] = draft.point, draft.kind, faulty
+            pending = pending[np.logical_or.reduceat(faulty, clouds.start[:-1])]
+            if not len(pending):
+                return result
+        raise self._no_room(rounds, groups.numbers[group[pending]], orbits[pending])
+
+    def _has_extra_symmetry(
+        self, groups: GroupsOfOrder, clouds: OrbitClouds, crowded: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Which clouds without crowded orbits have a symmetry outside their group: [n]."""
+        extra = np.zeros(len(clouds.group), dtype=np.bool_)
+        spacious = np.flatnonzero(~np.logical_or.reduceat(crowded, clouds.start[:-1]))
+        if not len(spacious):
+            return extra
+        rest = clouds if len(spacious) == len(extra) else clouds.chosen(spacious)
+        doubtful = np.flatnonzero(suspects(groups, rest, LABEL_TOLERANCE))
+        if len(doubtful):
+            few = rest.chosen(doubtful)
+            seed = few.seed.T.astype(np.float64)
+            grown = flat.grow(self._operations, groups.numbers[few.group], np.diff(few.start), seed, few.kind)
+            extra[spacious[doubtful]] = has_extra_symmetry(grown, flat.seed_pairs(grown), LABEL_TOLERANCE)
+        return extra
+
+    def _no_room(self, rounds: int, group: Integers, orbits: Integers) -> UserInputError:
+        pairs = dict.fromkeys((self.groups[number], int(k)) for number, k in zip(group, orbits, strict=True))
         listed = ", ".join(f"{name} ({k} orbits)" for name, k in pairs)
-        raise UserInputError(
+        return UserInputError(
             f"no room in {rounds} tries for atoms at least {self.min_distance:g} angstrom apart in {listed}: "
             "lower min_distance, max_orbits or max_atoms"
         )
 
-    def _faulty(self, clouds: Clouds) -> NDArray[np.bool_]:
-        """Which orbits have to be drawn again: [orbits]."""
-        pairs = seed_pairs(clouds)
-        extra = has_extra_symmetry(clouds, pairs, LABEL_TOLERANCE)
-        return (nearest(clouds, pairs) < self.min_distance) | extra[clouds.orbit_cloud]
+
+class _Draft(NamedTuple):
+    """Orbits as drawn: points in the unit ball [3, K], atomic numbers [K], which are to be drawn again [K]."""
+
+    point: Single
+    kind: Integers
+    faulty: NDArray[np.bool_]
+
+    def chosen(self, columns: Integers) -> "_Draft":
+        return _Draft(self.point.take(columns, axis=1), self.kind[columns], self.faulty[columns])
+
+    def redrawn(self, random: ExactRandom, columns: Integers) -> "_Draft":
+        """The orbits of these columns, the faulty ones new."""
+        draft = self.chosen(columns)
+        new = np.flatnonzero(draft.faulty)
+        draft.point[:, new] = random.in_ball(len(new), 3)
+        draft.kind[new] = 1 + random.below(HEAVIEST, len(new))
+        return draft
 
 
-def points_in_ball(uniform: Floats) -> Floats:
-    """Points uniform in the unit ball from numbers uniform in [0, 1): [n, 3] to [n, 3]."""
-    z = 2 * uniform[:, 0] - 1
-    azimuth = 2 * np.pi * uniform[:, 1]
-    ring = np.sqrt(1 - z * z)
-    direction = np.stack([ring * np.cos(azimuth), ring * np.sin(azimuth), z], axis=1)
-    return np.asarray(np.cbrt(1 - uniform[:, 2, None]) * direction)
+def _of_radius_one(groups: GroupsOfOrder, group: Integers, orbits: Integers, draft: _Draft) -> OrbitClouds:
+    radius = np.sqrt(np.maximum.reduceat(squared_norm(draft.point), offsets(orbits)[:-1]))
+    return grow(groups, group, orbits, draft.point / np.repeat(radius, orbits), draft.kind)
 
 
-def random_rotations(uniform: Floats) -> Floats:
-    """Rotations uniform in SO(3) from numbers uniform in [0, 1): [n, 3] to [n, 3, 3], determinant +1.
+def _replaced(clouds: OrbitClouds, columns: Integers, by: OrbitClouds) -> OrbitClouds:
+    clouds.seed[:, columns], clouds.kind[columns], clouds.position[:, :, columns] = by.seed, by.kind, by.position
+    return clouds
 
-    Unit quaternions by K. Shoemake, Uniform random rotations, Graphics Gems III (1992), 124-132.
+
+def _quads(atoms: Single) -> NDArray[np.complex128]:
+    """Rows of four numbers as single elements of 16 bytes, which numpy gathers and scatters fast: [n, 4] to [n]."""
+    return atoms.view(np.complex128)[:, 0]
+
+
+def _put(atoms: Single, start: Integers, clouds: OrbitClouds, position: Single) -> None:
+    """Write atoms, each a row (x, y, z, atomic number), to their clouds, orbit by orbit; `start` is [n]."""
+    order = position.shape[1]
+    rows = np.empty((*position.shape[1:], 4), dtype=np.float32)
+    for axis in range(3):
+        rows[:, :, axis] = position[axis]
+    rows[:, :, 3] = clouds.kind
+    orbit = np.arange(len(clouds.cloud)) - clouds.start[clouds.cloud]
+    first = start[clouds.cloud] + orbit * order
+    _quads(atoms)[(first + np.arange(order)[:, None]).ravel()] = _quads(rows.reshape(-1, 4))
+
+
+def _shuffle(random: ExactRandom, start: Integers) -> Integers:
+    """For every place in the block the atom that comes there: each cloud's own atoms in random order.
+
+    The order of the operations would tell the group. The words that are sorted hold cloud, random bits and number
+    of the atom, from the highest bits down; a cloud has at most 255 atoms.
     """
-    low, high = np.sqrt(1 - uniform[:, 0]), np.sqrt(uniform[:, 0])
-    alpha, beta = 2 * np.pi * uniform[:, 1], 2 * np.pi * uniform[:, 2]
-    x, y, z, w = low * np.sin(alpha), low * np.cos(alpha), high * np.sin(beta), high * np.cos(beta)
-    entries = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
-        *(2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
-        *(2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
-    ]
-    return np.stack(entries, axis=1).reshape(-1, 3, 3)
-
-
-def _largest_radius(points: Floats, orbits: Integers) -> Floats:
-    squared = np.einsum("ai,ai->a", points, points)
-    return np.sqrt(np.maximum.reduceat(squared, offsets(orbits)[:-1]))
+    atoms = np.diff(start)
+    cloud = np.repeat(np.arange(len(atoms), dtype=np.uint64), atoms)
+    number = np.arange(start[-1]) - np.repeat(start[:-1], atoms)
+    keys = (cloud << np.uint64(40)) | (random.words(int(start[-1])).astype(np.uint64) << np.uint64(8))
+    keys |= number.astype(np.uint64)
+    keys.sort()
+    return np.asarray((keys & np.uint64(255)).astype(np.intp) + np.repeat(start[:-1], atoms), dtype=np.intp)

@@ -30,7 +30,7 @@ def ranges(starts: Integers, counts: Integers) -> Integers:
     return np.asarray(np.arange(total) + shift, dtype=np.intp)
 
 
-def first_maximum(values: Floats, start: Integers) -> Integers:
+def first_maximum(values: NDArray[np.floating], start: Integers) -> Integers:
     """Index into `values` of the largest one of each run; runs are not empty, `start` is [runs + 1]."""
     largest = np.maximum.reduceat(values, start[:-1])
     hits = np.flatnonzero(values == np.repeat(largest, np.diff(start)))

@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matsci_hpc import point_groups, subgroups
 from matsci_hpc.config.sources import SymmetrySource as Config
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.sources.base import FlatSamples
 from matsci_hpc.sources.cloud_generator import BLOCK, CloudBlock, CloudGenerator
+from matsci_hpc.sources.clouds import offsets
 from matsci_hpc.structure import Structure
 from matsci_hpc.targets import TargetSpec
+
+DIGITS = 9
+"""Of the number in the id of a sample, with zeros in front."""
+ROUNDING = 1e-5
+"""Angstrom. Far more than rotation in single precision moves an atom of a cloud of radius 1."""
 
 
 class SymmetrySource:
@@ -41,6 +49,7 @@ class SymmetrySource:
         self.identity = ""
         self.remarks: dict[str, int] = {}
         self.targets = {"point_group": TargetSpec(kind="class", classes=generator.groups)}
+        self._last: tuple[str, int, CloudBlock] | None = None
         self._contains = None
         if with_subgroups:
             self.targets["subgroups"] = TargetSpec(kind="multilabel", classes=generator.groups)
@@ -81,16 +90,35 @@ class SymmetrySource:
 
     def read(self, start: int, stop: int) -> Iterator[Structure]:
         """The samples `start` to `stop - 1`; every block that they touch is drawn whole."""
-        first = 0
-        for split, count in self.counts.items():
-            begin, end = max(start - first, 0), min(stop - first, count)
-            first += count
-            if begin >= end:
-                continue
-            for number in range(begin // BLOCK, -(-end // BLOCK)):
-                block = self.block(split, number)
-                rows = range(max(begin - number * BLOCK, 0), min(end - number * BLOCK, BLOCK))
-                yield from self._structures(split, number, block, rows)
+        for split, number, rows in self._pieces(start, stop):
+            yield from self._structures(split, number, self._drawn(split, number), rows)
+
+    def read_flat(self, start: int, stop: int) -> FlatSamples:
+        """The same samples as arrays."""
+        pieces = list(self._pieces(start, stop))
+        blocks = [self._drawn(split, number) for split, number, _ in pieces]
+        slices = [slice(rows.start, rows.stop) for _, _, rows in pieces]
+        parts = list(zip(blocks, slices, strict=True))
+        atoms = [slice(block.offset[rows.start], block.offset[rows.stop]) for block, rows in parts]
+        sizes = np.concatenate([np.diff(block.offset)[rows] for block, rows in parts])
+        group = np.concatenate([block.point_group[rows] for block, rows in parts])
+        targets: dict[str, NDArray[np.generic]] = {"point_group": group}
+        if self._contains is not None:
+            targets["subgroups"] = self._contains[group]
+        splits = np.array([self.splits.index(split) for split, _, _ in pieces], dtype=np.uint8)
+        return FlatSamples(
+            id=np.concatenate(
+                [numbered(split, number * BLOCK + rows.start, len(rows)) for split, number, rows in pieces]
+            ),
+            atomic_number=np.concatenate(
+                [block.atomic_number[some] for block, some in zip(blocks, atoms, strict=True)]
+            ),
+            position=np.concatenate([block.position[some] for block, some in zip(blocks, atoms, strict=True)]),
+            offset=offsets(sizes).astype(np.int64),
+            split=np.repeat(splits, [len(rows) for _, _, rows in pieces]),
+            targets=targets,
+            apart=0.0 if self.generator.jitter else self.generator.min_distance - ROUNDING,
+        )
 
     def block(self, split: str, number: int) -> CloudBlock:
         """Samples `number * BLOCK` to `(number + 1) * BLOCK - 1` of a split as flat arrays.
@@ -98,6 +126,21 @@ class SymmetrySource:
         Blocks do not end where the split does: training may go on drawing for ever.
         """
         return self.generator.block(split, number)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[str, int, range]]:
+        """The blocks that hold the inputs `start` to `stop - 1`: split, number of the block and rows of it."""
+        first = 0
+        for split, count in self.counts.items():
+            begin, end = max(start - first, 0), min(stop - first, count)
+            first += count
+            for number in range(begin // BLOCK, -(-end // BLOCK)) if begin < end else ():
+                yield split, number, range(max(begin - number * BLOCK, 0), min(end - number * BLOCK, BLOCK))
+
+    def _drawn(self, split: str, number: int) -> CloudBlock:
+        """A block, kept until another one is wanted: two shards, or the calls of a small reader, may share it."""
+        if self._last is None or self._last[:2] != (split, number):
+            self._last = split, number, self.block(split, number)
+        return self._last[2]
 
     def _structures(self, split: str, number: int, block: CloudBlock, rows: range) -> Iterator[Structure]:
         # All samples share these; a write to one of them would be a write to all.
@@ -107,7 +150,7 @@ class SymmetrySource:
         for row in rows:
             atoms = slice(offset[row], offset[row + 1])
             structure = Structure(
-                id=f"{split}-{number * BLOCK + row:09d}",
+                id=f"{split}-{number * BLOCK + row:0{DIGITS}d}",
                 atomic_number=block.atomic_number[atoms],
                 position=block.position[atoms],
                 cell=cell,
@@ -118,6 +161,23 @@ class SymmetrySource:
             if self._contains is not None:
                 structure.targets["subgroups"] = self._contains[groups[row]]
             yield structure
+
+
+def numbered(split: str, start: int, count: int) -> NDArray[np.bytes_]:
+    """The ids of consecutive samples of a split: bytes [count], such as b"train-000004096"."""
+    prefix = np.frombuffer(f"{split}-".encode(), dtype=np.uint8)
+    number = np.arange(start, start + count)
+    digits = max(DIGITS, len(str(start + count - 1)))
+    text = np.empty((count, len(prefix) + digits), dtype=np.uint8)
+    text[:, : len(prefix)] = prefix
+    for place in range(digits):
+        text[:, -1 - place] = number % 10 + ord("0")
+        number //= 10
+    names: NDArray[np.bytes_] = text.view(f"S{text.shape[1]}")[:, 0]
+    if digits > DIGITS and start < 10 ** (digits - 1):
+        short = 10 ** (digits - 1) - start
+        names[:short] = numbered(split, start, short)
+    return names
 
 
 def divided(total: int, shares: dict[str, float]) -> dict[str, int]:
