@@ -87,7 +87,7 @@ def assemble(
         neighbors=NeighborRecord(cutoff_angstrom=neighbors.cutoff, rule=RULE, stored=neighbors.store),
         statistics=statistics,
         shards=shards,
-        index=_write(folder / INDEX, index_image(rows)),
+        index=_write(folder / INDEX, index_image(rows, fingerprint)),
         quarantine=_write(folder / QUARANTINE, quarantine),
     )
 

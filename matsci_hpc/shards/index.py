@@ -58,12 +58,13 @@ def index_rows(content_arrays: dict[str, Array], targets: dict[str, TargetSpec])
     }
 
 
-def index_image(rows: list[dict[str, Array]]) -> bytes:
+def index_image(rows: list[dict[str, Array]], fingerprint: str | None = None) -> bytes:
     """The file index.h5 from the columns of every shard in order."""
     shard = np.repeat(np.arange(len(rows), dtype=np.uint32), [len(each["row"]) for each in rows])
     columns = {name: np.concatenate([each[name] for each in rows]) for name in rows[0]}
     columns["by_split"] = np.argsort(columns["split"], kind="stable").astype(np.uint32)
-    return shard_image(ShardContent({"shard": shard} | columns))
+    attributes: dict[str, str | int | float] = {} if fingerprint is None else {"fingerprint": fingerprint}
+    return shard_image(ShardContent({"shard": shard} | columns, attributes))
 
 
 def read_index(folder: Path) -> Index:
