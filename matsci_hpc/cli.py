@@ -38,7 +38,8 @@ def cli() -> None:
 def prep(config: Path, overrides: tuple[str, ...]) -> dict[str, object]:
     """Turn structures or clouds into a data set of HDF5 shards.
 
-    Under mpirun or srun all ranks share the work. Run the same command again after a crash: finished shards are kept.
+    Under mpirun or srun all ranks share the work. Run the same command again after a crash or a signal (Ctrl-C,
+    SIGTERM): finished shards are kept.
     """
     from matsci_hpc.config.loading import load_config
     from matsci_hpc.config.prep import PrepConfig
@@ -165,14 +166,20 @@ def shards_info(folder: Path) -> None:
 @shards.command("verify")
 @FOLDER
 def shards_verify(folder: Path) -> None:
-    """Read every byte again and compare checksums; exit code 2 if anything differs."""
+    """Read every byte again and compare checksums; exit code 2 if anything differs.
+
+    Under mpirun or srun the ranks share the files.
+    """
     from matsci_hpc.errors import UserInputError
+    from matsci_hpc.parallel.mpi import open_world
     from matsci_hpc.shards.verify import verify
 
-    faults = verify(folder)
+    world = open_world()
+    faults = verify(folder, world)
     if faults:
         raise UserInputError("\n".join(faults))
-    print(f"{folder}: every checksum holds")
+    if world.rank == 0:
+        print(f"{folder}: every checksum holds")
 
 
 for command in (submit, check, jobs, cancel, site, doctor):

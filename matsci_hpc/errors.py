@@ -1,5 +1,6 @@
 """The two kinds of failure a user can do something about; anything else is a bug and shows a traceback."""
 
+import signal
 import socket
 
 
@@ -30,3 +31,14 @@ class RankError(MachineError):
 
 class JobError(MachineError):
     """What befell the job and every rank knows of, so that it is said once."""
+
+
+class StoppedError(MatsciError):
+    """A signal has asked for the end. The exit code is the one that shells give to it: 128 and its number."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+    def __str__(self) -> str:
+        return f"stopped by {self.args[0].name}; what is finished is kept, and the same command goes on from there"

@@ -70,10 +70,12 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise output_error(path, error) from None
+        if isinstance(error, OSError):
+            raise output_error(path, error) from None
+        raise
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ print(json.dumps([MPI.Get_library_version(), levels.get(MPI.Query_thread(), "mul
 """
 # What preparation needs: two ranks that see each other, and a counter that both take numbers from.
 _TWO_RANKS = """
-from matsci_hpc.parallel.mpi import Counter, open_world
+from matsci_hpc.parallel.board import Counter
+from matsci_hpc.parallel.mpi import open_world
 world = open_world()
 from mpi4py import MPI
 counter = Counter(MPI.COMM_WORLD)

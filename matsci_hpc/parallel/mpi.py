@@ -1,4 +1,4 @@
-"""MPI: how it is loaded, and for preparation a world of ranks and a counter by which they share work.
+"""MPI: how it is loaded, and for preparation a world of ranks.
 
 Without a launcher there is one process and no MPI is loaded, so preparation also runs where none is installed.
 """
@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
 
-import numpy as np
-
 from matsci_hpc.errors import MachineError, MatsciError
+from matsci_hpc.parallel.board import Board, Counter
 from matsci_hpc.parallel.discovery import RankInfo, discover
 
 T = TypeVar("T")
@@ -40,7 +39,15 @@ class World:
         """The sum over all ranks, on every rank."""
         return int(self._comm.allreduce(value)) if self._comm else value
 
-    def counter(self) -> "Counter":
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks in order, on every rank."""
+        return cast("list[T]", self._comm.allgather(value)) if self._comm else [value]
+
+    def board(self, numbers: int) -> Board:
+        """So many shared numbers, all zero; collective."""
+        return Board(self._comm, numbers)
+
+    def counter(self) -> Counter:
         """A new shared counter at zero; collective."""
         return Counter(self._comm)
 
@@ -70,39 +77,6 @@ class World:
             what = str(error) if expected else traceback.format_exc()
             print(f"matsci-hpc: rank {self.rank} on {socket.gethostname()}: {what}", file=sys.stderr, flush=True)
             self._comm.Abort(error.exit_code if isinstance(error, MatsciError) else 1)
-
-
-class Counter:
-    """Hands out 0, 1, 2, ... to whichever rank asks first, by MPI-3 one-sided fetch-and-add: nobody has to answer."""
-
-    def __init__(self, comm: Any | None) -> None:
-        self._next = 0
-        self._window: Any = None
-        if comm:
-            from mpi4py import MPI
-
-            self._mpi = MPI
-            size = MPI.INT64_T.Get_size()
-            self._window = MPI.Win.Allocate(size if comm.Get_rank() == 0 else 0, size, comm=comm)
-            if comm.Get_rank() == 0:
-                np.frombuffer(self._window.tomemory(), dtype=np.int64)[:] = 0
-            comm.Barrier()
-
-    def take(self) -> int:
-        """The next number."""
-        if self._window is None:
-            self._next += 1
-            return self._next - 1
-        taken = np.empty(1, dtype=np.int64)
-        self._window.Lock(0)
-        self._window.Fetch_and_op(np.ones(1, dtype=np.int64), taken, 0, 0, self._mpi.SUM)
-        self._window.Unlock(0)
-        return int(taken[0])
-
-    def free(self) -> None:
-        """Give the window back; collective."""
-        if self._window is not None:
-            self._window.Free()
 
 
 def open_world() -> World:

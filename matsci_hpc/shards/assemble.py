@@ -62,7 +62,7 @@ def assemble(
     fields: dict[str, dict[str, str]] = {}
     samples = sum(shard.samples for shard in shards)
     with appearing(folder / INDEX) as temporary:
-        write_index(temporary, _index_rows(folder, shards, source.targets, fields), samples)
+        write_index(temporary, _index_rows(folder, shards, source.targets, fields), samples, fingerprint)
     return Manifest(
         fingerprint=fingerprint,
         counts=Counts(

@@ -65,13 +65,14 @@ def index_rows(content_arrays: dict[str, Any], targets: dict[str, TargetSpec]) -
     }
 
 
-def write_index(path: Path, rows: Iterable[dict[str, Array]], samples: int) -> None:
+def write_index(path: Path, rows: Iterable[dict[str, Array]], samples: int, fingerprint: str | None = None) -> None:
     """Write the file index.h5, in memory that does not grow with it.
 
     Args:
         path: of a new file.
         rows: the columns of every shard in order.
         samples: of all shards, at least one.
+        fingerprint: of the data set, by which its index is known.
 
     Raises:
         OSError: it cannot be written.
@@ -81,7 +82,8 @@ def write_index(path: Path, rows: Iterable[dict[str, Array]], samples: int) -> N
     first = next(shards)
     types = {"shard": np.dtype(np.uint32)} | {name: column.dtype for name, column in first.items()}
     types["by_split"] = np.dtype(np.uint32)
-    offsets = reserve(path, {name: ((samples,), dtype) for name, dtype in types.items()})
+    attributes = {} if fingerprint is None else {"fingerprint": fingerprint}
+    offsets = reserve(path, {name: ((samples,), dtype) for name, dtype in types.items()}, attributes)
     with path.open("r+b", buffering=0) as file:
         start = 0
         for number, columns in enumerate(itertools.chain([first], shards)):

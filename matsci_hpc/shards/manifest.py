@@ -10,12 +10,15 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.shards.layout import FORMAT_VERSION
 from matsci_hpc.shards.statistics import TargetStatistics
 from matsci_hpc.targets import TargetSpec
+from matsci_hpc.whole_files import checksum, write_atomic
 
 MANIFEST = "dataset.json"
 INDEX = "index.h5"
 QUARANTINE = "quarantine.jsonl"
 PROVENANCE = "provenance.json"
 CONFIG = "config.yaml"
+_CHECKSUM = "xxh3_128"
+_NO_CHECKSUM = "0" * 32
 
 
 class _Strict(BaseModel):
@@ -90,6 +93,18 @@ def holds_something_else(folder: Path) -> bool:
     return not ours and folder.is_dir() and any(folder.iterdir())
 
 
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write dataset.json, with a checksum of its own bytes as the last key.
+
+    Raises:
+        UserInputError: the folder may not be written.
+        MachineError: the disk is full or failing.
+    """
+    text = manifest.model_dump_json(indent=1, exclude_none=True).removesuffix("\n}")
+    text += f',\n "{_CHECKSUM}": "{_NO_CHECKSUM}"\n}}\n'
+    write_atomic(folder / MANIFEST, text.replace(_NO_CHECKSUM, checksum(text.encode())).encode())
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the data set in a folder.
 
@@ -98,7 +113,8 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        data = json.loads(raw.decode())
     except FileNotFoundError:
         if (folder / ".work").is_dir():
             raise UserInputError(
@@ -114,8 +130,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserInputError(
             f"{path}: format version {version}, this program reads version {FORMAT_VERSION}; prepare the data again"
         )
+    own = data.pop(_CHECKSUM, None)  # data sets made before there was one lack it
     try:
-        return Manifest.model_validate(data)
+        manifest = Manifest.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserInputError(f"{path}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if own is not None and checksum(raw.replace(str(own).encode(), _NO_CHECKSUM.encode())) != own:
+        raise UserInputError(f"{path}: damaged: its checksum differs; prepare the data again, or restore this file")
+    return manifest

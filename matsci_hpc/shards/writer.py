@@ -26,12 +26,17 @@ def shard_image(content: ShardContent) -> bytes:
         return bytes(file.id.get_file_image())
 
 
-def reserve(path: Path, fields: Mapping[str, tuple[tuple[int, ...], np.dtype[np.generic]]]) -> dict[str, int]:
+def reserve(
+    path: Path,
+    fields: Mapping[str, tuple[tuple[int, ...], np.dtype[np.generic]]],
+    attributes: Mapping[str, str | int | float],
+) -> dict[str, int]:
     """Write a file of arrays that are filled in later, with the very bytes around them that `shard_image` has.
 
     Args:
         path: of a new file.
         fields: shape, without a zero in it, and type of each array.
+        attributes: of the file, besides format and version.
 
     Returns:
         Where each array begins in the file.
@@ -40,7 +45,7 @@ def reserve(path: Path, fields: Mapping[str, tuple[tuple[int, ...], np.dtype[np.
         OSError: it cannot be written.
     """
     with h5py.File(path, "w", locking=False, **_ALIGNED) as file:
-        _write_head(file, {})
+        _write_head(file, attributes)
         offsets = {}
         for name, (shape, dtype) in fields.items():
             array = file.create_dataset(name, shape=shape, dtype=dtype)

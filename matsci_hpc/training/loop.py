@@ -35,8 +35,7 @@ from matsci_hpc.training.nonfinite import NonFiniteSteps
 from matsci_hpc.training.optimization import learning_rate
 from matsci_hpc.training.planning import cost_of, cursor_of, division_of, plan_of
 from matsci_hpc.training.records import RunRecords
-from matsci_hpc.training.run_folder import complete_run, open_run
-from matsci_hpc.training.run_lock import RunLock
+from matsci_hpc.training.run_folder import complete_run, open_run, run_lock
 from matsci_hpc.training.saving import CheckpointWriter
 from matsci_hpc.training.setup import Run, build_run, limit_threads, resume
 from matsci_hpc.training.stopping import ELSEWHERE, StopRequests, StopSignals
@@ -80,7 +79,7 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
     except MatsciError as error:  # others may have what this rank lacks, and would wait for it
         refusal = error
     comm = open_communicator(config.parallel, config.checkpoint.timeout_s, device.type, refusal)
-    lock = RunLock(config.run_dir)
+    lock = run_lock(config.run_dir)
     failure: str | None = None
     try:
         with staged(config.data.staging, config.data.folders, comm, comm.activity.tick) as places:

@@ -8,10 +8,10 @@ from typing import Any
 from matsci_hpc.config.loading import dump_config, flat, load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.folder_lock import FolderLock
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.telemetry.provenance import describe_machine
 from matsci_hpc.training.checkpoint import list_checkpoints
-from matsci_hpc.training.run_lock import RunLock
 from matsci_hpc.training.run_rules import holds_something_else, refuse_changes
 from matsci_hpc.whole_files import output_error, write_atomic
 
@@ -62,7 +62,15 @@ class RunFolder:
             return None
 
 
-def open_run(config: TrainConfig, collection: Collection, ranks: int, backend: str, lock: RunLock) -> tuple[int, int]:
+def run_lock(folder: Path) -> FolderLock:
+    """The lock on a run's folder: two jobs would write over each other's checkpoints and mix their records."""
+    stop = f"stop it (touch {folder / 'STOP'}) or choose another run_dir"
+    return FolderLock(folder, f"{folder}: {{holder}} is training here; {stop}")
+
+
+def open_run(
+    config: TrainConfig, collection: Collection, ranks: int, backend: str, lock: FolderLock
+) -> tuple[int, int]:
     """Begin a life of a run, on rank 0: check that it fits what is there, and write config and provenance.
 
     A run that is complete is left as it is; one that was complete and has been given more steps goes on.

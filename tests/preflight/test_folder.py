@@ -10,8 +10,8 @@ from matsci_hpc.preflight.folder import data_set_findings, newest_step, run_find
 HOLD = """
 import sys
 from pathlib import Path
-from matsci_hpc.training.run_lock import RunLock
-lock = RunLock(Path(sys.argv[1]))
+from matsci_hpc.training.run_folder import run_lock
+lock = run_lock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)
 sys.stdin.readline()

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 import shutil
 
 import h5py
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from contents import TARGETS, content
 from crystals import ROCK_SALT, changed
+from ranks import run_ranks
 
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.errors import MachineError, UserInputError
@@ -131,18 +133,21 @@ def swap(first, second):
 
 DAMAGE = {
     "flipped bit": (lambda d: flip(d / "shard-00001.h5", -20), ["shard-00001.h5: the checksum differs"]),
-    "truncated": (lambda d: (d / "shard-00000.h5").write_bytes(b"HDF"), ["shard-00000.h5: 3 bytes, "]),
+    "truncated": (lambda d: (d / "shard-00000.h5").write_bytes(b"HDF"), ["shard-00000.h5: truncated: 3 bytes, "]),
     "missing": (lambda d: (d / "shard-00002.h5").unlink(), ["shard-00002.h5: missing"]),
     "swapped": (
         lambda d: swap(d / "shard-00000.h5", d / "shard-00001.h5"),
-        ["shard-00000.h5: the checksum differs", "shard-00001.h5: the checksum differs"],
+        [
+            "shard-00000.h5: is shard-00001.h5 of this data set, in the wrong place",
+            "shard-00001.h5: is shard-00000.h5 of this data set, in the wrong place",
+        ],
     ),
     "foreign": (
         lambda d: shutil.copy(d / "shard-00000.h5", d / "shard-00007.h5"),
         ["shard-00007.h5: a shard that the manifest does not know"],
     ),
     "index": (lambda d: flip(d / "index.h5", 900), ["index.h5: the checksum differs"]),
-    "quarantine": (lambda d: (d / "quarantine.jsonl").write_text(""), ["quarantine.jsonl: 0 bytes, "]),
+    "quarantine": (lambda d: (d / "quarantine.jsonl").write_text(""), ["quarantine.jsonl: truncated: 0 bytes, "]),
     "folder in place of a shard": (
         lambda d: ((d / "shard-00000.h5").unlink(), (d / "shard-00000.h5").mkdir()),
         ["shard-00000.h5: "],
@@ -161,6 +166,52 @@ def test_damage_is_named(copy, damage, faults):
     assert len(found) == len(faults)
     for line, fault in zip(found, faults, strict=True):
         assert line.startswith(f"{copy}/{fault}")
+
+
+def test_files_of_another_data_set_are_known(made, copy, tmp_path):
+    other = PrepConfig(
+        source={"kind": "cif", "path": made.parent / "cifs"},
+        out=tmp_path / "other",
+        shard_size=2,
+        neighbors={"cutoff": 5},
+    )
+    prepare(other, World())
+    for name in ("shard-00001.h5", "index.h5"):
+        shutil.copy(other.out / name, copy / name)
+    assert verify(copy) == [f"{copy / name}: is a file of another data set" for name in ("shard-00001.h5", "index.h5")]
+
+
+def test_a_thousand_random_flips_are_found(copy):
+    chance = random.Random(7)
+    paths = [path for path in sorted(copy.iterdir()) if path.name != "provenance.json"]
+    clean = {path: path.read_bytes() for path in paths}
+    for turn in range(1000):
+        path = paths[turn % len(paths)]
+        damaged = bytearray(clean[path])
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            (found,) = verify(copy)
+            assert found.startswith(f"{path}: the checksum differs: damaged")
+        except UserInputError as error:
+            assert path.name == "dataset.json"
+            assert str(path) in str(error)  # noqa: PT017 - either way it is found
+        path.write_bytes(clean[path])
+    assert verify(copy) == []
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_verify_together(copy, ranks):
+    done = run_ranks(ranks, "shards", "verify", copy)
+    assert (done.returncode, done.stdout.strip()) == (0, f"{copy}: every checksum holds"), done.stderr
+    flip(copy / "shard-00001.h5", -20)
+    (copy / "index.h5").unlink()
+    alone, together = run_ranks(1, "shards", "verify", copy), run_ranks(ranks, "shards", "verify", copy)
+    assert alone.returncode == together.returncode == 2
+    ours = [line for line in together.stderr.splitlines() if line.startswith("matsci-hpc:")]
+    assert ours == alone.stderr.splitlines()
+    assert len(ours) == 2
 
 
 def test_every_bit_counts(copy):
