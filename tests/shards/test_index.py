@@ -53,7 +53,7 @@ def test_same_bytes_as_made_at_once(tmp_path, monkeypatch, sizes, more, piece):
 
 @pytest.mark.parametrize("samples", [3, 5])
 def test_another_number_of_samples_than_announced(tmp_path, samples):
-    with pytest.raises(ValueError, match="the shards hold (more than 3 samples|4 samples, not 5)"):
+    with pytest.raises(ValueError, match=r"the shards hold (more than 3 samples|4 samples, not 5)"):
         write_index(tmp_path / "index.h5", rows([2, 1, 1]), samples)
 
 
