@@ -46,6 +46,7 @@ def prep(config: Path, overrides: tuple[str, ...]) -> dict[str, object]:
     from matsci_hpc.parallel.mpi import open_world
     from matsci_hpc.prepare import prepare
     from matsci_hpc.shards.describe import counted, describe
+    from matsci_hpc.shards.histogram_table import histogram_table
 
     found = find_config(config)
     _refuse_other_kind(found, "prep")
@@ -54,6 +55,7 @@ def prep(config: Path, overrides: tuple[str, ...]) -> dict[str, object]:
     result = prepare(checked, world)
     if world.rank == 0:
         print(describe(checked.out))
+        print(histogram_table(checked.out, sys.stdout.encoding))
         rate = result.manifest.counts.samples / max(result.time_s, 1e-9)
         if result.reused_shards == len(result.manifest.shards):
             print("complete already, nothing was done")
@@ -156,11 +158,21 @@ def shards() -> None:
 
 @shards.command("info")
 @FOLDER
-def shards_info(folder: Path) -> None:
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="Also draw sizes and targets, split by split: a PNG file."
+)
+def shards_info(folder: Path, plot: Path | None) -> None:
     """What a data set holds."""
     from matsci_hpc.shards.describe import describe
+    from matsci_hpc.shards.histogram_table import histogram_table
 
     print(describe(folder))
+    print(histogram_table(folder, sys.stdout.encoding))
+    if plot is not None:
+        from matsci_hpc.analysis.data_set_plot import plot_data_set
+
+        plot_data_set(folder, plot)
+        print(plot)
 
 
 @shards.command("verify")

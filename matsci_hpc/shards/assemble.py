@@ -21,7 +21,7 @@ from matsci_hpc.shards.manifest import (
 )
 from matsci_hpc.shards.reader import map_shard
 from matsci_hpc.shards.records import read_block_record
-from matsci_hpc.shards.statistics import SplitStatistics, add_statistics
+from matsci_hpc.shards.statistics import Merger, SplitStatistics
 from matsci_hpc.sources.base import Source
 from matsci_hpc.targets import TargetSpec
 from matsci_hpc.whole_files import appearing, file_checksum
@@ -87,7 +87,7 @@ def assemble(
 def _collect(work: Path, blocks: int, quarantine: Path) -> tuple[list[ShardRecord], SplitStatistics, int]:
     """Shards and merged statistics of all blocks, and the number of rejected inputs, which go to a file."""
     shards: list[ShardRecord] = []
-    statistics: SplitStatistics = {}
+    statistics = Merger()
     rejected, first = 0, None
     with quarantine.open("wb") as file:
         for number in range(blocks):
@@ -96,7 +96,7 @@ def _collect(work: Path, blocks: int, quarantine: Path) -> tuple[list[ShardRecor
                 raise MachineError(f"{work}: the record of block {number} has gone; run the same command again")
             if record.shard is not None:
                 shards.append(record.shard)
-                add_statistics(statistics, record.statistics)
+                statistics.add(record.statistics)
             for each in record.quarantined:
                 file.write(f"{each.model_dump_json()}\n".encode())
                 first = first or each
@@ -106,7 +106,7 @@ def _collect(work: Path, blocks: int, quarantine: Path) -> tuple[list[ShardRecor
             f"no usable structure: all {rejected} inputs were rejected, the first, {first.source}, "
             f"because: {first.reason}"
         )
-    return shards, statistics, rejected
+    return shards, statistics.result(), rejected
 
 
 def _index_rows(

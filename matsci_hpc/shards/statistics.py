@@ -8,6 +8,7 @@ every atom), and the count is that of the samples that carry it.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
@@ -136,20 +137,47 @@ def shard_statistics(content: ShardContent, targets: dict[str, TargetSpec], spli
     return result
 
 
-def merge_statistics(parts: list[SplitStatistics]) -> SplitStatistics:
-    """Statistics of all shards, merged in the given order."""
-    merged: SplitStatistics = {}
+class Merger:
+    """Merges the statistics of shards, given in their order, as a balanced tree.
+
+    Each merge rounds. One after the other, thousands of shards would let that add up until a spread that is small
+    beside the mean is lost in it; in a tree a value goes through a dozen merges at most.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, SplitStatistics]] = []
+
+    def add(self, part: SplitStatistics) -> None:
+        """Take the next shard."""
+        shards = 1
+        while self._waiting and self._waiting[-1][0] == shards:
+            part = _both(self._waiting.pop()[1], part)
+            shards *= 2
+        self._waiting.append((shards, part))
+
+    def result(self) -> SplitStatistics:
+        """Statistics of all shards so far."""
+        merged: SplitStatistics = {}
+        for _, part in reversed(self._waiting):
+            merged = _both(part, merged)
+        return merged
+
+
+def merge_statistics(parts: Iterable[SplitStatistics]) -> SplitStatistics:
+    """Statistics of all shards, given in their order."""
+    merger = Merger()
     for part in parts:
-        add_statistics(merged, part)
-    return merged
+        merger.add(part)
+    return merger.result()
 
 
-def add_statistics(merged: SplitStatistics, part: SplitStatistics) -> None:
-    """Merge the statistics of one more shard into those of all before it."""
-    for split, columns in part.items():
-        into = merged.setdefault(split, {})
-        for name, statistics in columns.items():
-            into[name] = into[name].merged(statistics) if name in into else statistics
+def _both(first: SplitStatistics, second: SplitStatistics) -> SplitStatistics:
+    if not second:
+        return first
+    return {
+        split: {name: each.merged(second[split][name]) for name, each in columns.items()}
+        for split, columns in first.items()
+    }
 
 
 def _known(value: float | None) -> float:

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from contents import TARGETS, content
@@ -71,3 +73,32 @@ def test_shards_divided_anywhere(cuts):
         assert found[split]["gap"].std == pytest.approx(gaps.std(), rel=1e-9)
         assert found[split]["family"].class_counts == [int((families == each).sum()) for each in range(3)]
         assert found[split]["groups"].class_counts == arrays["targets/groups"][chosen].sum(axis=0).tolist()
+
+
+NASTY = {
+    "a spread of the last digit": lambda rng, n: 16777215 - (rng.random(n) < 1e-3),
+    "a large offset": lambda rng, n: 1e7 + rng.integers(0, 2, n),
+    "a few outliers": lambda rng, n: np.where(rng.random(n) < 1e-4, 1e7, rng.integers(0, 9, n) / 8),
+    "sorted": lambda rng, n: np.sort(rng.normal(0, 1, n)),
+    "energies": lambda rng, n: np.round(rng.normal(-1e4, 0.01, n), 3),
+    "all alike": lambda _, n: np.full(n, 0.1),
+}
+
+
+@pytest.mark.parametrize("make", NASTY.values(), ids=NASTY)
+@pytest.mark.parametrize("shards", [1, 3, 1500])
+def test_against_exact_fractions(make, shards):
+    rng = np.random.default_rng(5)
+    values = make(rng, 60_000).astype(np.float32)
+    parts = np.split(values, np.sort(rng.integers(0, len(values), shards - 1)))
+    found = merge_statistics([{"all": {"x": TargetStatistics.of_column(part, NUMBER)}} for part in parts])["all"]["x"]
+    numbers, counts = np.unique(values, return_counts=True)
+    pairs = [(Fraction(x), n) for x, n in zip(numbers.tolist(), counts.tolist(), strict=True)]
+    mean = sum(x * n for x, n in pairs) / len(values)
+    deviations = sum((x - mean) ** 2 * n for x, n in pairs)
+    assert found.count == len(values)
+    assert abs(Fraction(found.mean) - mean) <= Fraction(1e-15) * max(abs(x) for x, _ in pairs)
+    # Means are rounded to 16 digits, of which a spread that is small beside them keeps the fewer.
+    lost = np.finfo(float).eps * float(np.abs(numbers).max()) * np.sqrt(len(values) / max(float(deviations), 1e-300))
+    assert found.squared_deviations == pytest.approx(float(deviations), rel=1e-13 + lost, abs=1e-20)
+    assert (found.min, found.max) == (numbers[0], numbers[-1])
