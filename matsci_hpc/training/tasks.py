@@ -123,7 +123,7 @@ def build_tasks(config: TrainConfig, collection: Collection) -> list[Task]:
             raise UserInputError(f"targets.{name}: no data set has this target; they have: {known}")
     names = sorted(config.targets or collection.targets)
     if not names:
-        folders = ", ".join(str(each.folder) for each in collection.datasets)
+        folders = ", ".join(each.name for each in collection.datasets)
         raise UserInputError(f"no target to learn in {folders}; name some under source.targets when preparing the data")
     tasks = []
     for name in names:
