@@ -75,16 +75,16 @@ class SplitSizes:
         return atoms
 
     def statistics(self, contains: NDArray[np.uint8] | None) -> dict[str, TargetStatistics]:
-        """As a manifest holds them."""
+        """As a manifest holds them; numbers by class are of those that were counted."""
         sizes = self._known.astype(np.int64)
         found = {
             "atoms": TargetStatistics.of_numbers(sizes),
             "edges": TargetStatistics.of_numbers(sizes * (sizes - 1)),
-            "point_group": TargetStatistics(count=len(sizes), class_counts=self._groups.tolist()),
+            "point_group": TargetStatistics(count=self.split.count, class_counts=self._groups.tolist()),
         }
         if contains is not None:
             counts = (self._groups @ contains.astype(np.int64)).tolist()
-            found["subgroups"] = TargetStatistics(count=len(sizes), class_counts=counts)
+            found["subgroups"] = TargetStatistics(count=self.split.count, class_counts=counts)
         return found
 
     def _of_block(self, number: int) -> NDArray[np.uint8]:

@@ -86,7 +86,7 @@ def test_a_run_says_what_it_was_trained_on(train, config, tmp_path):
     assert refused.returncode == 2
     assert "another 'data'" in refused.stderr
     for command in ("plan", "check"):
-        options = ["--ranks", "2"] if command == "plan" else []
+        options = ["--ranks", "2"] if command == "plan" else ["--site", "local"]
         told = run_ranks(1, command, config, *options, f"run_dir={tmp_path / 'new'}", f"data.train=[{ENDLESS}]")
         assert told.returncode == 0, told.stdout + told.stderr
         assert "endless" in told.stdout
