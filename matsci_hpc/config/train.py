@@ -3,7 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 from matsci_hpc.config.base import Folder, Section
 from matsci_hpc.config.generated import GeneratedSymmetry, Reach
@@ -50,6 +59,14 @@ class DataSet(Section):
         return str(self.path) if self.source is None else self.source.title
 
 
+def _form(entry: object) -> str:
+    """Which of its two forms an entry has, so that a fault of the long form is told as one."""
+    return "long" if isinstance(entry, dict | DataSet) else "short"
+
+
+Entry = Annotated[Annotated[Path, Tag("short")] | Annotated[DataSet, Tag("long")], Discriminator(_form)]
+
+
 class Staging(Section):
     """Where the shards are read during a run. Every shard of the data sets is staged, whichever split is used."""
 
@@ -64,7 +81,7 @@ class Staging(Section):
 class Data(Section):
     """Which samples are learned and which are held out."""
 
-    train: list[Path | DataSet] = Field(min_length=1)
+    train: list[Entry] = Field(min_length=1)
     """Data sets to train on: paths, or {path: P, weight: W}, or {path: P, repeat: R}. With a path alone, each sample
     stands in an epoch once. {source: S, neighbors: {cutoff: C}} stands for a data set without files."""
     temperature: Annotated[float, Field(ge=0.1)] | None = None
