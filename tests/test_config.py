@@ -212,6 +212,9 @@ batch: {graphs: 8}
 """
 
 
+ENDLESS = "{source: {kind: symmetry}, neighbors: {cutoff: 2.0}}"
+
+
 @pytest.fixture
 def load_train(tmp_path):
     def load_train(*overrides):
@@ -233,6 +236,17 @@ def load_train(tmp_path):
             ["batch.oversized={cost: 5, policy: drop}"],
             "batch.oversized.policy: input should be 'error', 'keep' or 'skip'",
         ),
+        (["data.train=[{source: {kind: symmetry}}]"], "data.train.0: a source needs neighbors: {cutoff: ...}"),
+        (["data.train=[{path: a, neighbors: {cutoff: 2}}]"], "data.train.0: neighbors: the edges of a data set in"),
+        ([f"data.train=[{ENDLESS}, b]"], "data: an endless source trains alone"),
+        ([f"data.train=[{ENDLESS[:-1]}, repeat: 2}}]"], "data.train.0: an endless source has no weight or repeat"),
+        ([f"data.train=[{ENDLESS}]", "data.temperature=2"], "data: an endless source is no mixture"),
+        ([f"data.train=[{ENDLESS}]", "data.held_out=train", "data.split=val"], "data: held_out: split 'train' of the"),
+        ([f"data.train=[{ENDLESS}]", "batch.oversized={cost: 5}"], "batch.oversized: an endless source is never"),
+        (
+            ["data.train=[{source: {kind: symmetry, samples: {a: endless, b: endless}}, neighbors: {cutoff: 2}}]"],
+            "data.train.0.source.samples: a and b cannot both be endless",
+        ),
         (["data.train=[{path: a, weight: 2}, b]"], "data: b has no weight; give one to every data set or to none"),
         (["data.train=[{path: a, weight: 2}, {path: b, repeat: 2}]"], "data: a has a weight and b a repeat"),
         (
@@ -244,7 +258,7 @@ def load_train(tmp_path):
             r"data.train.0.repeat: input should be greater than or equal to 0.000001 \(given: 0\)",
         ),
         (["data.train=[{path: a, wieght: 1}]"], r"unknown key data.train.0.wieght; did you mean weight\?"),
-        (["data.train=[{weight: 1}]"], r"data.train.0.path is missing"),
+        (["data.train=[{weight: 1}]"], "data.train.0: give either path or source"),
         (["data.train=[3]"], r"data.train.0: input should be a path \(given: 3\)"),
         (["data.train=[]"], "data.train: list should have at least 1 item"),
         (["balance.speeds=[1, -1]"], "balance.speeds.1: input should be greater than 0"),

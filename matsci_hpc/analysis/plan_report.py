@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from matsci_hpc.config.generated import MAX_SAMPLES
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.forecast import Balance, Planning, Spread, add_up, forecast_balance, measure_planning
 from matsci_hpc.loading.grouping import GOAL, MIN_RANKS, choose, try_thresholds
+from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.oversized import judge_oversized
 from matsci_hpc.loading.plan import COST, Plan
 from matsci_hpc.loading.spec import PlanSpec, SampleSizes, plan_spec
@@ -92,7 +94,7 @@ def make_plan_report(config: TrainConfig, ranks: int) -> PlanReport:
     speeds = config.balance.speeds
     if speeds is not None and len(speeds) != ranks:
         raise UserInputError(f"balance.speeds names {len(speeds)} ranks, and the plan is for {ranks}")
-    collection = Collection(config.data.folders)
+    collection = open_collection(config.data)
     sizes = collection
     spec = plan_spec(config, sizes)
     whole = Plan(sizes, spec)
@@ -110,7 +112,7 @@ def make_plan_report(config: TrainConfig, ranks: int) -> PlanReport:
         ranks=ranks,
         steps=config.steps,
         datasets=[
-            {"path": str(each.folder), "samples": count, "left_out": without, "in_epoch": in_epoch}
+            {"path": each.name, "samples": count, "left_out": without, "in_epoch": in_epoch}
             for each, count, without, in_epoch in zip(
                 collection.datasets,
                 sizes.split_counts(spec.split).tolist(),
@@ -191,7 +193,8 @@ def _warnings(config: TrainConfig, taken: Balance, other: Balance, takes: str, r
         few = f"{count:,.0f} {'graph' if count == 1 else 'graphs'}"
         on = f"{ranks:,} {'rank' if ranks == 1 else 'ranks'}"
         yield f"there are steps of {few} on {on}: over the epoch {taken.idle:.0%} of the ranks have no work"
-    if config.data.block > 1 and config.data.block > taken.graphs.mean / 8:
+    made = config.data.folders == []  # whose samples are alike in no block
+    if config.data.block > 1 and not made and config.data.block > taken.graphs.mean / 8:
         yield (
             f"data.block: {config.data.block:,} samples that lie together are a large part of a step of "
             f"{taken.graphs.mean:,.0f}; its samples will be alike"
@@ -228,6 +231,9 @@ def render(report: PlanReport, name: str) -> str:
 def _data_rows(report: PlanReport) -> Iterator[str]:
     for i, each in enumerate(report.datasets):
         kept = each["samples"] - each["left_out"]
+        if each["samples"] == MAX_SAMPLES:
+            yield _row("data", f"endless, {each['in_epoch']:,} samples an epoch  {each['path']}")
+            continue
         ratio = each["in_epoch"] / max(kept, 1)
         text = f"{each['samples']:,} samples"
         if each["left_out"]:

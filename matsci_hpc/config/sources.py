@@ -19,12 +19,10 @@ from matsci_hpc.config.record_sources import (
 from matsci_hpc.targets import MAX_TARGETS
 
 
-class SymmetrySource(Section):
-    """Synthetic point clouds labelled with their point group."""
+class SymmetryClouds(Section):
+    """How synthetic point clouds, labelled with their point group, are drawn; not how many."""
 
     kind: Literal["symmetry"]
-    samples: PositiveInt | dict[str, PositiveInt]
-    """Total, divided by `splits`; or the number for each split, such as {train: 2000000, val: 300000}."""
     seed: int = Field(ge=0, default=121)
     """The data are a pure function of this seed, the split and the number of the sample."""
     groups: Literal["crystallographic", "all"] | list[str] = "crystallographic"
@@ -41,6 +39,13 @@ class SymmetrySource(Section):
     """Angstrom. Standard deviation of normal noise on every coordinate."""
     subgroups: bool = False
     """Also write the multilabel target `subgroups`: every listed group that the cloud's group contains."""
+
+
+class SymmetrySource(SymmetryClouds):
+    """Synthetic point clouds as the input of a preparation."""
+
+    samples: PositiveInt | dict[str, PositiveInt]
+    """Total, divided by `splits`; or the number for each split, such as {train: 2000000, val: 300000}."""
 
 
 class CifSource(Section):

@@ -7,7 +7,7 @@ The work is numpy's: torch's own would start OpenMP threads, which hang in a pro
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.collection import Collection, ShardPart
 from matsci_hpc.loading.edges import sample_edges
 from matsci_hpc.shards.layout import Array, is_present, target_path
+from matsci_hpc.shards.reader import DataSet
 from matsci_hpc.targets import TargetSpec
 
 Numbers = NDArray[np.int64]
@@ -45,11 +46,13 @@ def collate(collection: Collection, samples: Numbers, *, pin: bool = False) -> B
     """
     build = _Build(collection, samples, pin=pin)
     for part in collection.parts(samples):
-        arrays = collection.datasets[part.dataset].shard(part.shard)
+        dataset = collection.datasets[part.dataset]
+        arrays, rows = dataset.part(part.shard, part.rows)
         try:
-            build.copy(part, arrays)
+            build.copy(replace(part, rows=rows), arrays)
         except (IndexError, KeyError, ValueError):  # arrays shorter than their offsets say, or not there
-            dataset = collection.datasets[part.dataset]
+            if not isinstance(dataset, DataSet):
+                raise
             raise MachineError(
                 f"{dataset.folder / dataset.manifest.shards[part.shard].file}: damaged; "
                 f"`matsci-hpc shards verify {dataset.folder}` tells more"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from matsci_hpc.errors import MatsciError, UserInputError
-from matsci_hpc.shards.index import Index
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.loading.generated import GeneratedData
 from matsci_hpc.shards.layout import Array
 from matsci_hpc.shards.reader import DataSet, Place, ShardPool
 from matsci_hpc.shards.statistics import TargetStatistics
@@ -43,8 +43,8 @@ class Collection:
     """The samples of several data sets, numbered one data set after the other.
 
     Args:
-        folders: of the data sets.
-        places: where the shards of each are read, if not there.
+        data: folders of the data sets, and those that lie in none.
+        places: where the shards of each folder are read, if not there.
 
     Attributes:
         datasets: the data sets.
@@ -53,9 +53,13 @@ class Collection:
         offsets: int64 [D + 1], first sample of each data set.
     """
 
-    def __init__(self, folders: Sequence[Path], places: Sequence[Place] | None = None) -> None:
+    def __init__(self, data: Sequence[Path | GeneratedData], places: Sequence[Place] | None = None) -> None:
         pool = ShardPool()
-        self.datasets = [DataSet(folder, pool, place) for folder, place in zip(folders, places or folders, strict=True)]
+        folders = [each for each in data if isinstance(each, Path)]
+        read_at = iter(zip(folders, places or folders, strict=True))
+        self.datasets: list[DataSet | GeneratedData] = [
+            each if isinstance(each, GeneratedData) else DataSet(each, pool, next(read_at)[1]) for each in data
+        ]
         _refuse_twice(self.datasets)
         self.targets = _same_targets(self.datasets)
         self.cutoff = _same_cutoff(self.datasets)
@@ -111,13 +115,13 @@ class Collection:
         numbers: Numbers = chosen.index.by_split[before + positions].astype(np.int64) + self.offsets[dataset]
         return numbers
 
-    def in_split(self, split: str) -> Numbers:
-        """Numbers of all samples of a split, ascending.
+    def in_split(self, split: str, most: int | None = None) -> Numbers:
+        """Numbers of all samples of a split, ascending, or of the first few of each data set.
 
         Raises:
             UserInputError: no data set has a sample in it.
         """
-        counts = self.split_counts(split).tolist()
+        counts = [count if most is None else min(count, most) for count in self.split_counts(split).tolist()]
         return np.concatenate([self.select(split, d, np.arange(count)) for d, count in enumerate(counts) if count])
 
     def parts(self, samples: Numbers) -> Iterator[ShardPart]:
@@ -137,14 +141,7 @@ class Collection:
     def sample_name(self, sample: int) -> str:
         """Where a sample lies and what it is called, for messages: `FOLDER/shard-00000.h5 row 17 (ID)`."""
         dataset = int(np.searchsorted(self.offsets, sample, side="right")) - 1
-        chosen, number = self.datasets[dataset], sample - int(self.offsets[dataset])
-        shard, row = int(chosen.index.shard[number]), int(chosen.index.row[number])
-        place = f"{chosen.folder / chosen.manifest.shards[shard].file} row {row}"
-        try:
-            name = bytes(chosen.shard(shard)["structures/id"][row]).decode(errors="replace")
-        except (MatsciError, KeyError, IndexError):  # the place alone says enough about a damaged shard
-            return place
-        return f"{place} ({name})"
+        return self.datasets[dataset].sample_name(sample - int(self.offsets[dataset]))
 
     def statistics(self, split: str, target: str) -> TargetStatistics:
         """Exact statistics of a target over one split of all data sets."""
@@ -155,7 +152,7 @@ class Collection:
                 merged = merged.merged(part) if merged.count else part
         return merged
 
-    def _column(self, samples: Numbers, look_up: Callable[[Index, Numbers], Array]) -> Numbers:
+    def _column(self, samples: Numbers, look_up: Callable[[Any, Numbers], Array]) -> Numbers:
         """A column of the indexes at some samples, as int64 [n]."""
         values = np.empty(len(samples), dtype=np.int64)
         for dataset, chosen in self._by_dataset(samples):
@@ -177,29 +174,29 @@ class Collection:
             yield int(ordered[start]), slice(start, stop) if order is None else order[start:stop]
 
 
-def _refuse_twice(datasets: list[DataSet]) -> None:
+def _refuse_twice(datasets: list[DataSet | GeneratedData]) -> None:
     """Each sample counts once per epoch, so no data set may be there twice, under whatever path."""
-    seen: dict[str, DataSet] = {}
+    seen: dict[str, DataSet | GeneratedData] = {}
     for each in datasets:
         other = seen.setdefault(each.manifest.fingerprint, each)
         if other is not each:
-            raise UserInputError(f"data.train: {each.folder} holds the same data as {other.folder}")
+            raise UserInputError(f"data.train: {each.name} holds the same data as {other.name}")
 
 
-def _same_targets(datasets: list[DataSet]) -> dict[str, TargetSpec]:
+def _same_targets(datasets: list[DataSet | GeneratedData]) -> dict[str, TargetSpec]:
     targets: dict[str, TargetSpec] = {}
     for each in datasets:
         for name, spec in each.manifest.targets.items():
             if targets.setdefault(name, spec) != spec:
                 raise UserInputError(
-                    f"{each.folder}: target {name} has another kind, unit or classes than in the data sets before it"
+                    f"{each.name}: target {name} has another kind, unit or classes than in the data sets before it"
                 )
     return targets
 
 
-def _same_cutoff(datasets: list[DataSet]) -> float:
+def _same_cutoff(datasets: list[DataSet | GeneratedData]) -> float:
     cutoffs = {each.manifest.neighbors.cutoff_angstrom for each in datasets}
     if len(cutoffs) > 1:
-        shown = ", ".join(f"{each.folder} {each.manifest.neighbors.cutoff_angstrom:g}" for each in datasets)
+        shown = ", ".join(f"{each.name} {each.manifest.neighbors.cutoff_angstrom:g}" for each in datasets)
         raise UserInputError(f"the data sets were made with different cutoffs, in angstrom: {shown}")
     return cutoffs.pop()

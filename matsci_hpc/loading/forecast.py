@@ -93,8 +93,9 @@ def add_up(sizes: SampleSizes, plan: Plan) -> Totals:
         zip(sizes.split_counts(spec.split).tolist(), plan.counts(0), strict=True)
     ):
         kept, own = 0, np.zeros(2)
-        for start in range(0, count, CHUNK):
-            samples = sizes.select(spec.split, dataset, np.arange(start, min(start + CHUNK, count)))
+        stop = in_epoch if spec.in_turn else count  # nobody looks through what has no end
+        for start in range(0, stop, CHUNK):
+            samples = sizes.select(spec.split, dataset, np.arange(start, min(start + CHUNK, stop)))
             atoms, edges = sizes.atoms(samples), sizes.edges(samples)
             costs = COST.of(atoms, edges)
             fits = costs <= (np.inf if limit is None else limit)

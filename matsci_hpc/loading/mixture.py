@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from matsci_hpc.loading.order import Order
+from matsci_hpc.loading.order import InTurn, Order
 from matsci_hpc.loading.permutation import Numbers
 from matsci_hpc.loading.spec import PlanSpec, SampleSizes
 
@@ -49,7 +49,7 @@ class Mixture:
         self._counts = [int(n) - len(gaps) for n, gaps in zip(present, self._gaps, strict=True)]
         self._repeats = spec.repeats or (Fraction(1),) * len(present)
         self._orders = [
-            Order(n, spec.block, spec.seed, "part of a data set", d) if repeat.denominator > 1 else None
+            _order(spec, d, n) if repeat.denominator > 1 else None
             for d, (n, repeat) in enumerate(zip(self._counts, self._repeats, strict=True))
         ]
 
@@ -87,6 +87,10 @@ class Mixture:
 
     def _parts(self, epoch: int) -> list[_Part]:
         return [_part(n, repeat, epoch) for n, repeat in zip(self._counts, self._repeats, strict=True)]
+
+
+def _order(spec: PlanSpec, dataset: int, samples: int) -> Order | InTurn:
+    return InTurn() if spec.in_turn else Order(samples, spec.block, spec.seed, "part of a data set", dataset)
 
 
 def _part(samples: int, repeat: Fraction, epoch: int) -> _Part:

@@ -5,6 +5,14 @@ import numpy as np
 from matsci_hpc.loading.permutation import Numbers, Permutation, keyed_number
 
 
+class InTurn:
+    """No order but that of the numbers, for samples that are in random order already and too many to shuffle."""
+
+    def __call__(self, positions: Numbers) -> Numbers:
+        """The numbers at some positions: these themselves, int64 [n]."""
+        return positions
+
+
 class Order:
     """A random order of the numbers 0 to `size` - 1 in which runs of `block` numbers stay together.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from matsci_hpc.loading.cost import CostModel
 from matsci_hpc.loading.mixture import Mixture
-from matsci_hpc.loading.order import Order
+from matsci_hpc.loading.order import InTurn, Order
 from matsci_hpc.loading.oversized import find_oversized
 from matsci_hpc.loading.permutation import Numbers
 from matsci_hpc.loading.spec import PlanSpec, SampleSizes
@@ -109,7 +109,7 @@ class EpochPlan:
         self._sizes = sizes
         self._spec = spec
         self._mixture = mixture
-        self._order = Order(self.samples, spec.block, spec.seed, epoch, "order")
+        self._order = InTurn() if spec.in_turn else Order(self.samples, spec.block, spec.seed, epoch, "order")
         self._batches: _ByCount | _ByCost
         if spec.graphs is not None:
             self._batches = _ByCount(self, spec, spec.graphs)

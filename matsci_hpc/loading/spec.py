@@ -45,6 +45,8 @@ class PlanSpec:
         oversized_cost: predicted cost above which a sample is oversized; None if none is.
         oversized_policy: what to do with oversized samples.
         repeats: how often each data set stands in an epoch; empty = once each.
+        in_turn: samples are taken in the order of their numbers, epoch after epoch, each once: those of an endless
+            source, which are in random order from the first.
     """
 
     seed: int
@@ -56,6 +58,7 @@ class PlanSpec:
     oversized_cost: float | None = None
     oversized_policy: OversizedPolicy = "error"
     repeats: tuple[Fraction, ...] = ()
+    in_turn: bool = False
 
     def __post_init__(self) -> None:
         if (self.graphs is None) == (self.cost is None):
@@ -85,6 +88,7 @@ def plan_spec(config: TrainConfig, sizes: SampleSizes, group_above: float | None
         oversized_cost=oversized.cost if oversized else None,
         oversized_policy=oversized.policy if oversized else "error",
         repeats=repeats(config.data, sizes.split_counts(config.data.split).tolist()),
+        in_turn=config.data.stream is not None,
     )
 
 
@@ -102,6 +106,8 @@ def repeats(data: Data, counts: Sequence[int]) -> tuple[Fraction, ...]:
     Returns:
         Exact fractions; those of data sets without a sample in the split are 0.
     """
+    if data.stream is not None:
+        return tuple(Fraction(data.stream.epoch, count) for count in counts)
     stated = [entry.repeat for entry in data.entries]
     weights = [entry.weight for entry in data.entries]
     if data.temperature is not None:

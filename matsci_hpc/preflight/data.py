@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from matsci_hpc.config.generated import MAX_SAMPLES
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.loading.opening import generated
 from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.subject import Subject
 from matsci_hpc.preflight.words import counted
@@ -29,19 +31,29 @@ def read_manifests(config: TrainConfig, subject: Subject) -> tuple[dict[Path, Ma
             else:
                 advice = "submit its preparation together with this run, or wait for it by --after"
                 findings.append(Finding("error", "data", str(error), advice))
+    for entry in config.data.entries:
+        try:
+            made = generated(entry)
+        except UserInputError as error:
+            findings.append(Finding("error", "data", str(error).removeprefix("data.train: ")))
+        else:
+            found |= {Path(made.name): made.manifest} if made is not None else {}
     return found, findings
 
 
 def data_findings(config: TrainConfig, manifests: Mapping[Path, Manifest]) -> Iterator[Finding]:
     """Whether data sets fit each other and the config. Those that are not there yet are left out."""
-    missing = len(manifests) < len(config.data.folders)
+    missing = len(manifests) < len(config.data.entries)
     faults = [*_same_data(manifests), *_targets(config, manifests, missing=missing)]
     faults += [*_splits(config, manifests, missing=missing)]
     yield from faults
     if not faults:
         for folder, each in manifests.items():
             split = config.data.split
-            text = f"{folder}: {each.splits.get(split, 0):,} of {counted(each.counts.samples, 'sample')} in {split!r}"
+            there, of = each.splits.get(split, 0), counted(each.counts.samples, "sample")
+            text = f"{folder}: {there:,} of {of} in {split!r}"
+            if there == MAX_SAMPLES:
+                text = f"{folder}: made while training, {split!r} is endless"
             yield Finding("ok", "data", f"{text}, cutoff {each.neighbors.cutoff_angstrom:g} angstrom")
 
 

@@ -22,10 +22,10 @@ from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import MatsciError
 from matsci_hpc.loading.batch import Batch
-from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.divide import evaluation_share
 from matsci_hpc.loading.grouping import resolve_grouping
 from matsci_hpc.loading.loader import Cursor, Division, Loader, StepWork
+from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import COST, Plan
 from matsci_hpc.loading.sanity import checked_batch
 from matsci_hpc.loading.spec import plan_spec
@@ -82,7 +82,7 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
     if config.init_from is not None:
         choose_origin(config.init_from, config.model)
     start_s = time.perf_counter()
-    run = build_run(config, Collection(config.data.folders), SingleProcess(), torch.device("cpu"))
+    run = build_run(config, open_collection(config.data), SingleProcess(), torch.device("cpu"))
     gradients = FlatGradients(run.model.parameters())
     parameter_bytes = sum(each.numel() * each.element_size() for each in run.model.parameters())
     program_bytes = max(private_bytes() - 2 * parameter_bytes, 0)

@@ -8,7 +8,10 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from matsci_hpc.errors import MachineError, UserInputError
+import numpy as np
+from numpy.typing import NDArray
+
+from matsci_hpc.errors import MachineError, MatsciError, UserInputError
 from matsci_hpc.shards.index import Index, read_index
 from matsci_hpc.shards.layout import Array
 from matsci_hpc.shards.manifest import FileRecord, Manifest, ShardRecord, read_manifest
@@ -150,6 +153,35 @@ class DataSet:
         self.index: Index = read_index(self._index_folder)
         self.pool = ShardPool() if pool is None else pool
         self.pool.expect(len(self.manifest.shards))
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.folder)
+
+    def part(self, number: int, rows: NDArray[np.int64]) -> tuple[dict[str, Array], NDArray[np.int64]]:
+        """Arrays that hold some rows of a shard, and where in them these rows are."""
+        return self.shard(number), rows
+
+    def sample_name(self, number: int) -> str:
+        """Where a sample lies and what it is called, for messages: `FOLDER/shard-00000.h5 row 17 (ID)`."""
+        shard, row = int(self.index.shard[number]), int(self.index.row[number])
+        place = f"{self.folder / self.manifest.shards[shard].file} row {row}"
+        try:
+            name = bytes(self.shard(shard)["structures/id"][row]).decode(errors="replace")
+        except (MatsciError, KeyError, IndexError):  # the place alone says enough about a damaged shard
+            return place
+        return f"{place} ({name})"
+
+    def described(self) -> dict[str, Any]:
+        """What a run writes down of it."""
+        return {
+            "path": str(self.folder),
+            "fingerprint": self.manifest.fingerprint,
+            "samples": self.manifest.counts.samples,
+            "splits": self.manifest.splits,
+            "cutoff_angstrom": self.manifest.neighbors.cutoff_angstrom,
+        }
 
     def shard(self, number: int) -> dict[str, Array]:
         """Arrays of the shard that stands at this place in the manifest, by their names on disk; read-only."""

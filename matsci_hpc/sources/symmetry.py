@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups, subgroups
+from matsci_hpc.config.sources import SymmetryClouds
 from matsci_hpc.config.sources import SymmetrySource as Config
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.base import FlatSamples
@@ -73,16 +74,8 @@ class SymmetrySource:
         Raises:
             UserInputError: an unknown group, a group that cannot fit, or no room for the atoms.
         """
-        generator = CloudGenerator(
-            _chosen_groups(config),
-            seed=config.seed,
-            max_atoms=config.max_atoms,
-            max_orbits=config.max_orbits,
-            min_distance=config.min_distance,
-            jitter=config.jitter,
-        )
         counts = divided(config.samples, splits) if isinstance(config.samples, int) else dict(config.samples)
-        return cls(generator, counts, with_subgroups=config.subgroups)
+        return cls(generator_of(config), counts, with_subgroups=config.subgroups)
 
     def __len__(self) -> int:
         """Number of samples in all splits."""
@@ -180,6 +173,22 @@ def numbered(split: str, start: int, count: int) -> NDArray[np.bytes_]:
     return names
 
 
+def generator_of(config: SymmetryClouds) -> CloudGenerator:
+    """The generator that a config describes.
+
+    Raises:
+        UserInputError: an unknown group, a group that cannot fit, or no room for the atoms.
+    """
+    return CloudGenerator(
+        _chosen_groups(config),
+        seed=config.seed,
+        max_atoms=config.max_atoms,
+        max_orbits=config.max_orbits,
+        min_distance=config.min_distance,
+        jitter=config.jitter,
+    )
+
+
 def divided(total: int, shares: dict[str, float]) -> dict[str, int]:
     """Divide a number of samples over splits by largest remainder; ties go to the earlier split."""
     exact = {name: total * share for name, share in shares.items()}
@@ -190,7 +199,7 @@ def divided(total: int, shares: dict[str, float]) -> dict[str, int]:
     return counts
 
 
-def _chosen_groups(config: Config) -> tuple[str, ...]:
+def _chosen_groups(config: SymmetryClouds) -> tuple[str, ...]:
     if config.groups == "crystallographic":
         return point_groups.crystallographic()
     if config.groups == "all":

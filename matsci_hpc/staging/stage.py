@@ -41,7 +41,7 @@ def staged(
         UserInputError: a data set is missing, or the way of staging does not fit the launch.
         MachineError: too little space or memory, or a file is damaged; every rank raises what befell one.
     """
-    if config.where == "none":
+    if config.where == "none" or not folders:
         yield list(folders)
         return
     datasets = _together(comm, lambda: [(folder, read_manifest(folder)) for folder in folders])

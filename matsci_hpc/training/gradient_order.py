@@ -26,9 +26,10 @@ def in_backward_order(run: Run) -> list[Parameter]:
 
 
 def _reached_in_every_step(run: Run) -> list[str]:
-    samples = run.collection.in_split(run.config.data.split)
-    always = [task.name for task in run.tasks if task.statistics.count == len(samples)]
-    batch = run.precision.cast(checked_batch(run.collection, samples[:FEW]))
+    split = run.config.data.split
+    every = run.collection.split_counts(split).sum()
+    always = [task.name for task in run.tasks if task.statistics.count == every]
+    batch = run.precision.cast(checked_batch(run.collection, run.collection.in_split(split, FEW)[:FEW]))
     run.model.eval()  # a look leaves no trace in layers that keep statistics or draw random numbers
     with run.precision.autocast():
         outputs = run.model(batch)

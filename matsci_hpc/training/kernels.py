@@ -51,7 +51,7 @@ def _fastest(run: Run) -> Name:
     """The fastest one whose sums are the same from run to run, on samples as a rank gets them; said with the times."""
     graphs = run.config.batch.graphs or MEASURED_SAMPLES
     count = max(1, min(graphs // run.comm.size, MEASURED_SAMPLES))
-    few = run.collection.in_split(run.config.data.split)[:count]
+    few = run.collection.in_split(run.config.data.split, count)[:count]
     batch = run.precision.cast(checked_batch(run.collection, few))
     layout = EdgeLayout.of(batch.sender, batch.receiver, batch.edge_pointer)
     model = run.config.model

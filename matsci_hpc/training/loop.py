@@ -12,9 +12,9 @@ import torch
 
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import JobError, MachineError, MatsciError, RankError
-from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.cost import CostFit, fit
 from matsci_hpc.loading.loader import Loader, StepWork
+from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import Plan
 from matsci_hpc.parallel.communicator import open_communicator
 from matsci_hpc.parallel.device import finish_work, peak_device_bytes, take_device
@@ -83,7 +83,7 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
     failure: str | None = None
     try:
         with staged(config.data.staging, config.data.folders, comm, comm.activity.tick) as places:
-            collection = on_every(comm, lambda: Collection(config.data.folders, places))
+            collection = on_every(comm, lambda: open_collection(config.data, places))
             run = build_run(config, collection, comm, device)
             # Rank 0 looks: others may see an older state of a shared file system, and all must do the same.
             life, steps_done = on_first(comm, lambda: open_run(config, collection, comm.size, comm.name, lock))

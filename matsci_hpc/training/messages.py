@@ -28,10 +28,12 @@ def announce(run: Run, plan: Plan) -> None:
         f"{about}{math.ceil(samples / graphs):,} steps an epoch; {len(run.held_out):,} held out",
         flush=True,
     )
-    if len(set(plan.spec.repeats)) > 1 or plan.spec.repeats[:1] not in {(), (1,)}:
+    if plan.spec.in_turn:
+        print(f"  {run.collection.datasets[0].name}: endless, no sample comes twice", flush=True)
+    elif len(set(plan.spec.repeats)) > 1 or plan.spec.repeats[:1] not in {(), (1,)}:
         counts = run.collection.split_counts(plan.spec.split).tolist()
         for each, count, repeat in zip(run.collection.datasets, counts, plan.spec.repeats, strict=True):
-            print(f"  {each.folder}: {count:,} samples, {float(repeat):.4g} times an epoch", flush=True)
+            print(f"  {each.name}: {count:,} samples, {float(repeat):.4g} times an epoch", flush=True)
     smallest = min(graphs, samples)
     if smallest < run.comm.size:
         print(

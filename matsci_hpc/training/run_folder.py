@@ -141,16 +141,7 @@ def complete_run(run: RunFolder, result: bytes) -> None:
 
 
 def _describe_data(collection: Collection) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": str(each.folder),
-            "fingerprint": each.manifest.fingerprint,
-            "samples": each.manifest.counts.samples,
-            "splits": each.manifest.splits,
-            "cutoff_angstrom": each.manifest.neighbors.cutoff_angstrom,
-        }
-        for each in collection.datasets
-    ]
+    return [each.described() for each in collection.datasets]
 
 
 def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:

@@ -73,7 +73,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
             raise UserInputError("optimize: compile needs model.backend: own; DGL's kernels cannot be compiled")
         from matsci_hpc.training.compiled import optimize_model
 
-        few = collection.in_split(config.data.split)[:2]
+        few = collection.in_split(config.data.split, 2)[:2]
         optimize_model(model, model.encoder, lambda: precision.cast(checked_batch(collection, few)), precision)
     optimizer = build_optimizer(config.optimizer, model)
     if config.optimize == "ipex":

@@ -127,7 +127,7 @@ def build_tasks(config: TrainConfig, collection: Collection) -> list[Task]:
     learnable = {name for name, spec in collection.targets.items() if spec.is_number}
     names = sorted(config.targets or learnable)
     if not names:
-        folders = ", ".join(str(each.folder) for each in collection.datasets)
+        folders = ", ".join(each.name for each in collection.datasets)
         if collection.targets:
             raise UserInputError(f"no target to learn in {folders}: {', '.join(collection.targets)}: {NOT_LEARNED}")
         raise UserInputError(f"no target to learn in {folders}; name some under source.targets when preparing the data")

@@ -56,6 +56,15 @@ def test_inputs_are_the_splits_one_after_the_other(samples):
     ]
 
 
+def test_sizes_are_known_before_a_block_is_drawn():
+    clouds = source(groups="all", max_atoms=60)
+    for split, number in (("train", 0), ("val", 0), ("train", 10**6)):
+        atoms, group = clouds.generator.sizes(split, number)
+        block = clouds.block(split, number)
+        np.testing.assert_array_equal(atoms, np.diff(block.offset))
+        np.testing.assert_array_equal(group, block.point_group)
+
+
 def test_samples_do_not_depend_on_the_range_that_is_read(samples):
     again = pickle.loads(pickle.dumps(source(subgroups=True)))  # noqa: S301 (our own bytes)
     for start, stop in [(0, 1), (1000, 1050), (1023, 1025), (1790, 1910), (1999, 2000), (7, 7)]:
