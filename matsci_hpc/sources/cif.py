@@ -12,10 +12,10 @@ from matsci_hpc.config.sources import CifSource as CifConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.files import InputFile, list_inputs
 from matsci_hpc.sources.properties import PropertyTable, read_properties
+from matsci_hpc.sources.quick_cif import CELL, Atoms, read_quick
 from matsci_hpc.structure import Rejected, Structure
 
 _DATA_BLOCK = re.compile(r"^data_(\S*)", re.MULTILINE)
-_CELL = re.compile(r"^_cell_(length_[abc]|angle_(?:alpha|beta|gamma))\s+([+-]?[\d.]*\d)", re.MULTILINE | re.IGNORECASE)
 
 
 class CifSource:
@@ -111,8 +111,8 @@ class CifError(ValueError):
     """A CIF file that gives no structure; the message is the reason."""
 
 
-def parse_cif(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The one fully ordered structure in a CIF file, read by pymatgen, in the cell that the file gives.
+def parse_cif(data: bytes) -> Atoms:
+    """The one fully ordered structure in a CIF file, in the cell that the file gives.
 
     Args:
         data: the file.
@@ -123,6 +123,12 @@ def parse_cif(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises:
         CifError: not text, not a CIF, no atoms, partial occupancy, several structures, unknown elements.
     """
+    atoms = read_quick(data)
+    return parse_with_pymatgen(data) if atoms is None else atoms
+
+
+def parse_with_pymatgen(data: bytes) -> Atoms:
+    """What `parse_cif` gives, by pymatgen alone."""
     from pymatgen.core.periodic_table import DummySpecies
     from pymatgen.io.cif import CifParser
 
@@ -136,7 +142,7 @@ def parse_cif(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             structures = CifParser.from_str(text).parse_structures(primitive=False, on_error="raise")
     except Exception as error:  # noqa: BLE001 - the parser raises anything on damaged text; each becomes a reason
         raise CifError(_one_line(error)) from None
-    for name, value in _CELL.findall(text):  # the parser makes some cell of any number
+    for name, value in CELL.findall(text):  # the parser makes some cell of any number
         if float(value) <= 0 or (name.lower().startswith("angle") and float(value) >= 180):
             raise CifError(f"_cell_{name} is {value}")
     names = _DATA_BLOCK.findall(text)
