@@ -54,6 +54,8 @@ def _is_group(matrix: NDArray[np.float64]) -> bool:
     turn, move = matrix[:, :3, :3], matrix[:, :3, 3]
     if not np.isin(turn, (-1, 0, 1)).all() or (np.signbit(matrix) & (matrix == 0)).any():
         return False
+    if not (np.rint(np.abs(np.linalg.det(turn))) == 1).all():  # a damaged one may map all to one plane
+        return False
     steps = np.rint(24 * move)
     if not (np.abs(24 * move - steps) < 0.01).all():  # decimals such as 0.3333 are rounded
         return False
