@@ -51,15 +51,14 @@ class TargetColumn(Section):
         return kind
 
 
-class CifSource(Section):
-    """CIF files in a folder (searched to the bottom) or in a tar, tar.gz, tar.bz2 or tar.xz archive."""
+class FileSource(Section):
+    """A file for each structure, in a folder (searched to the bottom) or in a tar, tar.gz, tar.bz2 or tar.xz archive."""
 
-    kind: Literal["cif"]
     path: Path
     properties: Path | None = None
     """CSV file with a row per structure."""
     id_column: str = "id"
-    """Column of the CSV that holds the file name without `.cif`."""
+    """Column of the CSV that holds the ids of the structures: file names without what follows the last point."""
     targets: dict[str, TargetColumn] = Field(default_factory=dict, max_length=MAX_TARGETS)
     """Targets by the name they get in the data set. An empty cell, na, n/a, nan, none or null means no label."""
     split_column: str | None = None
@@ -74,4 +73,20 @@ class CifSource(Section):
         return targets
 
 
-Source = Annotated[SymmetrySource | CifSource, Field(discriminator="kind")]
+class CifSource(FileSource):
+    """CIF files. The id of a structure is the name of its file without `.cif`."""
+
+    kind: Literal["cif"]
+
+
+class PoscarSource(FileSource):
+    """Structures of VASP: files called POSCAR*, CONTCAR*, *.vasp or *.poscar, in any case.
+
+    The id of a structure is the name of its file without .vasp or .poscar; that of a file called just POSCAR or CONTCAR
+    is the path of its folder.
+    """
+
+    kind: Literal["poscar"]
+
+
+Source = Annotated[SymmetrySource | CifSource | PoscarSource, Field(discriminator="kind")]

@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from matsci_hpc.errors import MachineError, UserInputError
 
@@ -51,23 +51,24 @@ class InputFile:
         return data
 
 
-def list_inputs(path: Path, suffix: str, staging: Path) -> list[InputFile]:
-    """Every file with the suffix (any case) under a folder or in an archive, sorted by name.
+def list_inputs(path: Path, suffix: str | tuple[str, ...], staging: Path) -> list[InputFile]:
+    """Every file of such a name (in any case) under a folder or in an archive, sorted by name.
 
     Args:
         path: folder, or archive that Python's tarfile can read.
-        suffix: such as ".cif".
+        suffix: such as ".cif", or several; without the point, as "poscar", it is how a name begins.
         staging: folder for the unpacked copy of a compressed archive.
 
     Raises:
         UserInputError: the path is missing, unreadable, neither folder nor whole archive, or holds no such file.
         MachineError: reading the path or unpacking it fails.
     """
+    suffixes = (suffix,) if isinstance(suffix, str) else suffix
     try:
         if path.is_dir():
-            inputs = list(_list_folder(path, suffix))
+            inputs = list(_list_folder(path, suffixes))
         elif path.exists():
-            inputs = _list_archive(path, suffix, staging)
+            inputs = _list_archive(path, suffixes, staging)
         else:
             raise UserInputError(f"{path}: no such file or folder")
     # Decompressors raise what they like, and an OSError without a number.
@@ -80,25 +81,31 @@ def list_inputs(path: Path, suffix: str, staging: Path) -> list[InputFile]:
             raise UserInputError(f"{where}: cannot be read: {error.strerror}") from None
         raise MachineError(f"{path}: reading failed, or unpacking to {staging}: {error.strerror}") from None
     if not inputs:
-        raise UserInputError(f"{path}: holds no {suffix} file")
+        raise UserInputError(f"{path}: holds no {' or '.join(suffixes)} file")
     return sorted(inputs, key=lambda each: each.name)
 
 
-def _list_folder(path: Path, suffix: str) -> Iterator[InputFile]:
+def name_fits(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether `list_inputs` takes a file of this name, which may hold folders."""
+    file = PurePosixPath(name.lower())
+    return any(file.suffix == each if each.startswith(".") else file.name.startswith(each) for each in suffixes)
+
+
+def _list_folder(path: Path, suffixes: tuple[str, ...]) -> Iterator[InputFile]:
     def fail(error: OSError) -> None:
         raise error  # a folder that cannot be searched is not an empty one
 
     for folder, _, names in os.walk(path, onerror=fail):
         for name in names:
             file = Path(folder, name)
-            if file.suffix.lower() == suffix and file.is_file():
+            if name_fits(name, suffixes) and file.is_file():
                 yield InputFile(_readable(file.relative_to(path).as_posix()), file, 0, file.stat().st_size)
 
 
-def _list_archive(path: Path, suffix: str, staging: Path) -> list[InputFile]:
+def _list_archive(path: Path, suffixes: tuple[str, ...], staging: Path) -> list[InputFile]:
     if _is_plain_tar(path):
         with tarfile.open(path, mode="r:") as archive:
-            return _resolve(_members(archive, suffix), lambda member: (path, member.offset_data))
+            return _resolve(_members(archive, suffixes), lambda member: (path, member.offset_data))
     staging.mkdir(parents=True, exist_ok=True)
     unpacked = staging / UNPACKED
     with tarfile.open(path) as archive, unpacked.open("wb") as target:
@@ -110,7 +117,7 @@ def _list_archive(path: Path, suffix: str, staging: Path) -> list[InputFile]:
                 shutil.copyfileobj(source, target)
             return unpacked, offset
 
-        return _resolve(_members(archive, suffix), unpack)
+        return _resolve(_members(archive, suffixes), unpack)
 
 
 def _resolve(
@@ -138,10 +145,10 @@ def _resolve(
     return list(inputs.values())
 
 
-def _members(archive: tarfile.TarFile, suffix: str) -> Iterator[tarfile.TarInfo]:
+def _members(archive: tarfile.TarFile, suffixes: tuple[str, ...]) -> Iterator[tarfile.TarInfo]:
     """Files and links with the suffix; an archive that breaks off is an error."""
     for member in archive:
-        if (member.isfile() or member.islnk() or member.issym()) and Path(member.name).suffix.lower() == suffix:
+        if (member.isfile() or member.islnk() or member.issym()) and name_fits(member.name, suffixes):
             yield member
     # tarfile takes a damaged header for the end of the archive, whose true mark is a block of zeros.
     if archive.fileobj is not None:

@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from matsci_hpc.config.sources import CifSource, TargetColumn
+from matsci_hpc.config.sources import FileSource, TargetColumn
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.targets import MAX_CLASSES, MAX_SPLITS, TargetSpec
 
@@ -28,7 +28,7 @@ class PropertyTable:
     splits: dict[str, str]
 
 
-def read_properties(config: CifSource) -> PropertyTable:
+def read_properties(config: FileSource) -> PropertyTable:
     """Read and check the table of properties that a config names.
 
     Raises:
@@ -72,7 +72,7 @@ def read_properties(config: CifSource) -> PropertyTable:
     return PropertyTable(specs, values, {key: split for key, split in splits.items() if split})
 
 
-def _read_rows(path: Path, config: CifSource) -> dict[str, tuple[int, dict[str, str]]]:
+def _read_rows(path: Path, config: FileSource) -> dict[str, tuple[int, dict[str, str]]]:
     wanted = [config.id_column, *(target.column for target in config.targets.values())]
     wanted += [config.split_column] if config.split_column else []
     rows: dict[str, tuple[int, dict[str, str]]] = {}

@@ -9,6 +9,7 @@ from matsci_hpc.sources.base import Source
 
 READERS = {
     "cif": ("cif", "CifSource"),
+    "poscar": ("poscar", "PoscarSource"),
     "symmetry": ("symmetry", "SymmetrySource"),
 }
 """Module in this package and class, by `source.kind`. Each class has `from_config(section, splits, staging)`."""
