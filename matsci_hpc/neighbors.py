@@ -96,10 +96,8 @@ def _sorted(
     # All but the receiver in one number, whose order is theirs; with the receiver as well where that fits 63 bits.
     key = (sender << 24) + (image @ _PLACES + _MIDDLE).astype(np.int64)
     bits = 24 + (atoms - 1).bit_length()
-    if 2 * bits - 24 <= 63:
-        key = np.sort((receiver << bits) + key)
-    else:
-        key = key[np.lexsort((key, receiver))]
+    fits = 2 * bits - 24 <= 63
+    key = np.sort((receiver << bits) + key) if fits else key[np.lexsort((key, receiver))]
     shift = np.empty((len(key), 3), dtype=np.int8)
     for axis, place in enumerate((16, 8, 0)):
         shift[:, axis] = ((key >> place) & 255) - 128

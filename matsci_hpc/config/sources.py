@@ -52,8 +52,9 @@ class TargetColumn(Section):
 
 
 class FileSource(Section):
-    """A file for each structure, in a folder (searched to the bottom) or in a tar, tar.gz, tar.bz2 or tar.xz archive."""
+    """Files of a structure each in a folder, searched to the bottom, or in a tar, tar.gz, tar.bz2 or tar.xz archive."""
 
+    kind: str
     path: Path
     properties: Path | None = None
     """CSV file with a row per structure."""

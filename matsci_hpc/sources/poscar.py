@@ -8,6 +8,7 @@ import numpy as np
 
 from matsci_hpc.sources.file_source import FileSource, UnusableFileError
 from matsci_hpc.sources.quick_cif import Atoms
+from matsci_hpc.structure import MAX_ATOMIC_NUMBER
 
 _NAMED_ELEMENTS = re.compile(r"(?:[A-Z][a-z]?(?:_\w*)?(?:/\w*)?\s*)+")
 """Line 6 of VASP 5 and newer: an element for each count, perhaps with the name or hash of its potential."""
@@ -56,7 +57,9 @@ def parse_poscar(data: bytes) -> Atoms:
         raise UnusableFileError(f"not a readable POSCAR: it ends after {len(lines)} lines")
     # pymatgen makes up elements where there are none.
     if re.fullmatch(r"[\d\s]+", lines[5]):
-        raise UnusableFileError("line 6 names no elements, as in files of VASP 4: put a line of symbols before the counts")
+        raise UnusableFileError(
+            "line 6 names no elements, as in files of VASP 4: put a line of symbols before the counts"
+        )
     if not _NAMED_ELEMENTS.fullmatch(lines[5].strip()):
         raise UnusableFileError("not a readable POSCAR: line 6 is no list of elements")
     try:
@@ -69,6 +72,8 @@ def parse_poscar(data: bytes) -> Atoms:
         raise UnusableFileError(f"not a readable POSCAR: {reason}") from None
     if not number:
         raise UnusableFileError("no atoms")
+    if max(number) > MAX_ATOMIC_NUMBER:  # pymatgen gives a number to names that it does not know
+        raise UnusableFileError("not a readable POSCAR: line 6 names what is no chemical element")
     return (
         np.array(number, dtype=np.uint8),
         np.asarray(structure.cart_coords, dtype=np.float32),
