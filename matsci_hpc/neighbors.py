@@ -69,23 +69,43 @@ def radius_graph(structure: Structure, cutoff: float) -> Edges:
     receiver, sender, image, _ = find_points_in_spheres(
         position, position, r=cutoff + margin, pbc=structure.pbc.astype(np.int64), lattice=lattice
     )
-    displacement = (position[sender] - position[receiver]) + image @ cell
+    displacement = (np.take(position, sender, axis=0) - np.take(position, receiver, axis=0)) + image @ cell
     distance = np.sqrt(np.einsum("ij,ij->i", displacement, displacement))
-    itself = (receiver == sender) & (image == 0).all(axis=1)
-    keep = (distance <= cutoff + TIE_TOLERANCE) & ~itself
-    receiver, sender, image, distance = receiver[keep], sender[keep], image[keep], distance[keep]
-    if len(distance) and distance.min() < MIN_DISTANCE:
-        e = int(distance.argmin())
+    # No distance but that of an atom to itself is 0, unless atoms coincide, which is refused below.
+    keep = distance <= cutoff + TIE_TOLERANCE
+    near = np.flatnonzero(distance < MIN_DISTANCE)
+    keep[near] &= (receiver[near] != sender[near]) | (image[near] != 0).any(axis=1)
+    if keep[near].any():
+        e = near[keep[near]][int(distance[near[keep[near]]].argmin())]
         pair = sorted((int(receiver[e]), int(sender[e])))
         raise NeighborError(f"atoms {pair[0]} and {pair[1]} are {distance[e]:.4f} angstrom apart")
+    receiver, sender, image = receiver[keep], sender[keep], image[keep]
     if len(image) and np.abs(image).max() > np.iinfo(np.int8).max:
         raise NeighborError("the cell is so small that the cutoff reaches over 127 lattice images")
-    shift = image.astype(np.int8)
-    order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], sender, receiver))
+    sender, shift = _sorted(receiver, sender, image, len(position))
     degree = np.bincount(receiver, minlength=len(position))
     if degree.max(initial=0) > MAX_DEGREE:
         raise NeighborError(f"an atom has over {MAX_DEGREE:,} neighbours")
-    return Edges(degree.astype(np.uint16), sender[order], shift[order])
+    return Edges(degree.astype(np.uint16), sender, shift)
+
+
+def _sorted(
+    receiver: NDArray[np.int64], sender: NDArray[np.int64], image: NDArray[np.float64], atoms: int
+) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Senders and images by receiver, then sender, then image."""
+    # All but the receiver in one number, whose order is theirs; with the receiver as well where that fits 63 bits.
+    key = (sender << 24) + (image @ _PLACES + _MIDDLE).astype(np.int64)
+    bits = 24 + (atoms - 1).bit_length()
+    fits = 2 * bits - 24 <= 63
+    key = np.sort((receiver << bits) + key) if fits else key[np.lexsort((key, receiver))]
+    shift = np.empty((len(key), 3), dtype=np.int8)
+    for axis, place in enumerate((16, 8, 0)):
+        shift[:, axis] = ((key >> place) & 255) - 128
+    return (key >> 24) & ((1 << (bits - 24)) - 1), shift
+
+
+_PLACES = np.array([2.0**16, 2.0**8, 1.0])
+_MIDDLE = 128 * float(_PLACES.sum())
 
 
 def _refuse_endless_search(

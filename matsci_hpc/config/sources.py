@@ -48,15 +48,15 @@ class SymmetrySource(SymmetryClouds):
     """Total, divided by `splits`; or the number for each split, such as {train: 2000000, val: 300000}."""
 
 
-class CifSource(Section):
-    """CIF files in a folder (searched to the bottom) or in a tar, tar.gz, tar.bz2 or tar.xz archive."""
+class FileSource(Section):
+    """Files of a structure each in a folder, searched to the bottom, or in a tar, tar.gz, tar.bz2 or tar.xz archive."""
 
-    kind: Literal["cif"]
+    kind: str
     path: Path
     properties: Path | None = None
     """CSV file with a row per structure."""
     id_column: str = "id"
-    """Column of the CSV that holds the file name without `.cif`."""
+    """Column of the CSV that holds the ids of the structures: file names without what follows the last point."""
     targets: dict[str, TargetColumn] = Field(default_factory=dict, max_length=MAX_TARGETS)
     """Targets by the name they get in the data set. An empty cell, na, n/a, nan, none or null means no label."""
     split_column: str | None = None
@@ -104,8 +104,32 @@ class ShardsSource(Section):
         return targets
 
 
+class CifSource(FileSource):
+    """CIF files. The id of a structure is the name of its file without `.cif`."""
+
+    kind: Literal["cif"]
+
+
+class PoscarSource(FileSource):
+    """Structures of VASP: files called POSCAR*, CONTCAR*, *.vasp or *.poscar, in any case.
+
+    The id of a structure is the name of its file without .vasp or .poscar; that of a file called just POSCAR or CONTCAR
+    is the path of its folder.
+    """
+
+    kind: Literal["poscar"]
+
+
 Source = Annotated[
-    SymmetrySource | CifSource | CsvSource | ExtxyzSource | AseDbSource | MpJsonSource | LmdbSource | ShardsSource,
+    SymmetrySource
+    | CifSource
+    | PoscarSource
+    | CsvSource
+    | ExtxyzSource
+    | AseDbSource
+    | MpJsonSource
+    | LmdbSource
+    | ShardsSource,
     Field(discriminator="kind"),
 ]
 
@@ -114,7 +138,7 @@ def input_paths(source: Source) -> list[tuple[str, Path]]:
     """Files and folders that a source reads, with a name for each, for messages."""
     if isinstance(source, SymmetrySource):
         return []
-    if isinstance(source, CifSource):
+    if isinstance(source, FileSource):
         table = [("properties", source.properties)] if source.properties is not None else []
         return [("input", source.path), *table]
     if isinstance(source, ShardsSource):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.config.sources import CifSource, ShardsSource
+from matsci_hpc.config.sources import FileSource, ShardsSource
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.mounts import Mount, expanded, nearest, reach
@@ -17,7 +17,7 @@ def existence_findings(subject: Subject) -> Iterator[Finding]:
     site, config = subject.site, subject.config
     if config is not None:
         yield from writable(subject.output)
-    if isinstance(config, PrepConfig) and isinstance(config.source, CifSource):
+    if isinstance(config, PrepConfig) and isinstance(config.source, FileSource):
         for path in (config.source.path, config.source.properties):
             if path is not None and not subject.is_awaited(path):
                 yield from readable("input", path)
@@ -69,7 +69,7 @@ def shared_paths(subject: Subject) -> Iterator[tuple[str, Path]]:
         yield from (("data", folder) for folder in config.data.folders)
         if config.init_from is not None:
             yield "init_from", config.init_from
-    elif isinstance(config, PrepConfig) and isinstance(config.source, CifSource):
+    elif isinstance(config, PrepConfig) and isinstance(config.source, FileSource):
         yield "input", config.source.path
         if config.source.properties is not None:
             yield "properties", config.source.properties

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import IO
 
 from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.config.sources import CifSource as CifConfig
+from matsci_hpc.config.sources import FileSource as FileConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.base import Source
-from matsci_hpc.sources.files import InputFile
+from matsci_hpc.sources.files import InputFile, name_fits
+from matsci_hpc.sources.registry import open_source, reader_of
 
 SAMPLED = 256
 """Inputs converted."""
@@ -22,7 +23,7 @@ SLICE = 16
 """Converted between two looks at the clock."""
 LIMIT_S = 6.0
 """Time for them, and for listing an archive; the rest of it is extrapolated from what was read by then."""
-SUFFIX = ".cif"
+CIF = (".cif",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +66,13 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
     """
     with tempfile.TemporaryDirectory(prefix="matsci-check-") as folder:
         listing = None
-        if isinstance(config.source, CifConfig):
-            listing = list_some(config.source.path, Path(folder))
-            source = _cif_source(config, config.source, listing)
+        if isinstance(config.source, FileConfig):
+            listing = list_some(config.source.path, Path(folder), suffixes=reader_of(config.source.kind).suffixes)
+            source = _file_source(config, config.source, listing)
         else:
-            from matsci_hpc.sources.registry import open_source
-
             source = open_source(config, Path(folder))
         sampled, rejected, size, taken_s = _convert(config, source)
-    unpacked = listing.bytes if listing and isinstance(config.source, CifConfig) and _is_packed(config.source) else 0.0
+    unpacked = listing.bytes if listing and isinstance(config.source, FileConfig) and _is_packed(config.source) else 0.0
     return PrepSample(
         inputs=listing.inputs if listing else len(source),
         exact=listing.exact if listing else True,
@@ -85,40 +84,41 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
     )
 
 
-def list_some(path: Path, folder: Path, limit_s: float = LIMIT_S) -> Listing:
-    """Some inputs of a source of CIF files.
+def list_some(path: Path, folder: Path, limit_s: float = LIMIT_S, suffixes: tuple[str, ...] = CIF) -> Listing:
+    """Some inputs of a source of files.
 
     Args:
         path: folder or archive.
         folder: where the few of an archive are unpacked.
         limit_s: longest time for an archive.
+        suffixes: which files are meant, as `list_inputs` takes it.
 
     Raises:
         UserInputError: there is nothing to read.
     """
     try:
-        found = _of_folder(path) if path.is_dir() else _of_archive(path, folder, limit_s)
+        found = _of_folder(path, suffixes) if path.is_dir() else _of_archive(path, folder, limit_s, suffixes)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserInputError(f"{path}: cannot be read: {error}") from None
     if not found.some:
-        raise UserInputError(f"{path}: holds no {SUFFIX} file")
+        raise UserInputError(f"{path}: holds no {' or '.join(suffixes)} file")
     return found
 
 
-def _of_folder(path: Path) -> Listing:
+def _of_folder(path: Path, suffixes: tuple[str, ...]) -> Listing:
     """Evenly spread files; the whole tree is walked, but no file of it looked at."""
     names = sorted(
         os.path.join(where, name)  # noqa: PTH118 - of a million files
         for where, _, files in os.walk(path)
         for name in files
-        if name.lower().endswith(SUFFIX)
+        if name_fits(name, suffixes)
     )
     chosen = [Path(names[i * len(names) // min(SAMPLED, len(names))]) for i in range(min(SAMPLED, len(names)))]
     some = [InputFile(each.relative_to(path).as_posix(), each, 0, each.stat().st_size) for each in chosen]
     return Listing(some, len(names), exact=True, bytes=0.0)
 
 
-def _of_archive(path: Path, folder: Path, limit_s: float) -> Listing:
+def _of_archive(path: Path, folder: Path, limit_s: float, suffixes: tuple[str, ...]) -> Listing:
     """The first files, unpacked; the number of all, or an estimate by how far the archive was read in time."""
     some: list[InputFile] = []
     inputs, size, exact = 0, 0, True
@@ -126,7 +126,7 @@ def _of_archive(path: Path, folder: Path, limit_s: float) -> Listing:
     end_s = time.monotonic() + limit_s
     with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r|*") as archive, target.open("wb") as file:
         for member in archive:
-            if not member.isfile() or not member.name.lower().endswith(SUFFIX):
+            if not member.isfile() or not name_fits(member.name, suffixes):
                 continue
             inputs += 1
             size += member.size
@@ -149,7 +149,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes], 
     return found
 
 
-def _is_packed(source: CifConfig) -> bool:
+def _is_packed(source: FileConfig) -> bool:
     """Whether it is an archive that no rank can read from the middle."""
     if source.path.is_dir():
         return False
@@ -160,11 +160,11 @@ def _is_packed(source: CifConfig) -> bool:
         return True
 
 
-def _cif_source(config: PrepConfig, cif: CifConfig, listing: Listing) -> Source:
-    from matsci_hpc.sources.cif import CifSource
+def _file_source(config: PrepConfig, files: FileConfig, listing: Listing) -> Source:
     from matsci_hpc.sources.properties import read_properties
 
-    return CifSource(listing.some, read_properties(cif), config.splits)
+    source: Source = reader_of(files.kind)(listing.some, read_properties(files), config.splits)
+    return source
 
 
 def _convert(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:

@@ -2,121 +2,39 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
-import xxhash
 
-from matsci_hpc.config.sources import CifSource as CifConfig
-from matsci_hpc.errors import UserInputError
-from matsci_hpc.sources.files import InputFile, list_inputs
-from matsci_hpc.sources.properties import PropertyTable, read_properties
-from matsci_hpc.structure import Rejected, Structure
+from matsci_hpc.sources.file_source import FileSource, UnusableFileError
+from matsci_hpc.sources.quick_cif import CELL, Atoms, read_quick
 
 _DATA_BLOCK = re.compile(r"^data_(\S*)", re.MULTILINE)
-_CELL = re.compile(r"^_cell_(length_[abc]|angle_(?:alpha|beta|gamma))\s+([+-]?[\d.]*\d)", re.MULTILINE | re.IGNORECASE)
 
 
-class CifSource:
+class CifSource(FileSource):
     """CIF files in order of their names. The id of a structure is its file's name without `.cif`."""
 
-    def __init__(self, inputs: list[InputFile], table: PropertyTable, splits: Iterable[str]) -> None:
-        self.inputs = inputs
-        # A sample without a split of its own is given one of `splits` by preparation, so both kinds of names count.
-        self.splits = tuple(dict.fromkeys([*sorted(set(table.splits.values())), *splits]))
-        self.table = table
-        self.targets = table.targets
-        identifiers = [_identifier(each) for each in inputs]
-        known = table.values.keys()
-        self.remarks = {}
-        present = set(identifiers)
-        if table.targets or table.splits:
-            self.remarks = {
-                "property rows without a structure": len(known - present),
-                "structures without a property row": len(present - known),
-            }
-        # A second file of the same id would make two samples indistinguishable: the first one in order keeps it.
-        first: dict[str, int] = {}
-        self.doubled = {
-            number: inputs[first[identifier]].name
-            for number, identifier in enumerate(identifiers)
-            if first.setdefault(identifier, number) != number
-        }
-        self.identity = self._digest()
+    suffixes = (".cif",)
+    called = "a CIF file"
 
-    @classmethod
-    def from_config(cls, config: CifConfig, splits: Iterable[str], staging: Path) -> "CifSource":
-        """List the files and read the table.
+    @staticmethod
+    def identifier(name: str) -> str:
+        """The id of the structure in a file of this name."""
+        return PurePosixPath(name).stem
 
-        Args:
-            config: the `source` section.
-            splits: names of the splits for samples that the table gives none.
-            staging: folder where a compressed archive may be unpacked.
-
-        Raises:
-            UserInputError: nothing to read, a bad table, or a table of which no id fits a file.
-        """
-        table = read_properties(config)  # first, because it fails fast where unpacking takes minutes
-        source = cls(list_inputs(config.path, ".cif", staging), table, splits)
-        if config.properties and not table.values.keys() & {_identifier(each) for each in source.inputs}:
-            example = _identifier(source.inputs[0])
-            raise UserInputError(
-                f"{config.properties}: no id in column {config.id_column!r} is the name of a CIF file "
-                f"(the first file gives id {example!r})"
-            )
-        return source
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def input_bytes(self, start: int, stop: int) -> int:
-        """Bytes of the files `start` to `stop - 1`, by which heavy blocks are begun first."""
-        return sum(each.size for each in self.inputs[start:stop])
-
-    def read(self, start: int, stop: int) -> Iterator[Structure | Rejected]:
-        """Parse the files `start` to `stop`."""
-        for number in range(start, stop):
-            entry = self.inputs[number]
-            if number in self.doubled:
-                yield Rejected(entry.name, f"the id is taken by {self.doubled[number]}")
-                continue
-            try:
-                yield self._parse(entry)
-            except CifError as error:
-                yield Rejected(entry.name, str(error))
-
-    def _parse(self, entry: InputFile) -> Structure:
-        identifier = _identifier(entry)
-        number, position, cell = parse_cif(entry.read())
-        return Structure(
-            id=identifier,
-            atomic_number=number,
-            position=position,
-            cell=cell,
-            pbc=np.ones(3, dtype=bool),
-            targets=dict(self.table.values.get(identifier, {})),
-            split=self.table.splits.get(identifier),
-            source=entry.name,
-        )
-
-    def _digest(self) -> str:
-        digest = xxhash.xxh3_128()
-        # Rows without a structure can still bring a class or a split, and so shift the numbers of the others.
-        digest.update(repr((self.splits, self.targets)).encode())
-        for entry in self.inputs:
-            identifier = _identifier(entry)
-            values = sorted(self.table.values.get(identifier, {}).items())
-            digest.update(repr((entry.name, entry.size, values, self.table.splits.get(identifier))).encode())
-        return digest.hexdigest()
+    @staticmethod
+    def parse(data: bytes) -> Atoms:
+        """The structure in a file."""
+        return parse_cif(data)
 
 
-class CifError(ValueError):
+class CifError(UnusableFileError):
     """A CIF file that gives no structure; the message is the reason."""
 
 
-def parse_cif(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The one fully ordered structure in a CIF file, read by pymatgen, in the cell that the file gives.
+def parse_cif(data: bytes) -> Atoms:
+    """The one fully ordered structure in a CIF file, in the cell that the file gives.
 
     Args:
         data: the file.
@@ -127,6 +45,12 @@ def parse_cif(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises:
         CifError: not text, not a CIF, no atoms, partial occupancy, several structures, unknown elements.
     """
+    atoms = read_quick(data)
+    return parse_with_pymatgen(data) if atoms is None else atoms
+
+
+def parse_with_pymatgen(data: bytes) -> Atoms:
+    """What `parse_cif` gives, by pymatgen alone."""
     from pymatgen.core.periodic_table import DummySpecies
     from pymatgen.io.cif import CifParser
 
@@ -140,7 +64,7 @@ def parse_cif(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             structures = CifParser.from_str(text).parse_structures(primitive=False, on_error="raise")
     except Exception as error:  # noqa: BLE001 - the parser raises anything on damaged text; each becomes a reason
         raise CifError(_one_line(error)) from None
-    for name, value in _CELL.findall(text):  # the parser makes some cell of any number
+    for name, value in CELL.findall(text):  # the parser makes some cell of any number
         if float(value) <= 0 or (name.lower().startswith("angle") and float(value) >= 180):
             raise CifError(f"_cell_{name} is {value}")
     names = _DATA_BLOCK.findall(text)
@@ -160,10 +84,6 @@ def parse_cif(data: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         np.asarray(structure.cart_coords, dtype=np.float32),
         np.asarray(structure.lattice.matrix, dtype=np.float32),
     )
-
-
-def _identifier(entry: InputFile) -> str:
-    return PurePosixPath(entry.name).stem
 
 
 def _one_line(error: Exception) -> str:

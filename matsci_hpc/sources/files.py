@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from matsci_hpc.errors import MachineError, UserInputError
 
@@ -52,11 +52,11 @@ class InputFile:
 
 
 def list_inputs(path: Path, suffix: str | tuple[str, ...], staging: Path) -> list[InputFile]:
-    """Every file with the suffix (any case) under a folder or in an archive, sorted by name.
+    """Every file of such a name (in any case) under a folder or in an archive, sorted by name.
 
     Args:
         path: folder, or archive that Python's tarfile can read.
-        suffix: such as ".cif", or several.
+        suffix: such as ".cif", or several; without the point, as "poscar", it is how a name begins.
         staging: folder for the unpacked copy of a compressed archive.
 
     Raises:
@@ -85,6 +85,12 @@ def list_inputs(path: Path, suffix: str | tuple[str, ...], staging: Path) -> lis
     return sorted(inputs, key=lambda each: each.name)
 
 
+def name_fits(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether `list_inputs` takes a file of this name, which may hold folders."""
+    file = PurePosixPath(name.lower())
+    return any(file.suffix == each if each.startswith(".") else file.name.startswith(each) for each in suffixes)
+
+
 def _list_folder(path: Path, suffixes: tuple[str, ...]) -> Iterator[InputFile]:
     def fail(error: OSError) -> None:
         raise error  # a folder that cannot be searched is not an empty one
@@ -92,7 +98,7 @@ def _list_folder(path: Path, suffixes: tuple[str, ...]) -> Iterator[InputFile]:
     for folder, _, names in os.walk(path, onerror=fail):
         for name in names:
             file = Path(folder, name)
-            if file.suffix.lower() in suffixes and file.is_file():
+            if name_fits(name, suffixes) and file.is_file():
                 yield InputFile(_readable(file.relative_to(path).as_posix()), file, 0, file.stat().st_size)
 
 
@@ -142,7 +148,7 @@ def _resolve(
 def _members(archive: tarfile.TarFile, suffixes: tuple[str, ...]) -> Iterator[tarfile.TarInfo]:
     """Files and links with the suffix; an archive that breaks off is an error."""
     for member in archive:
-        if (member.isfile() or member.islnk() or member.issym()) and Path(member.name).suffix.lower() in suffixes:
+        if (member.isfile() or member.islnk() or member.issym()) and name_fits(member.name, suffixes):
             yield member
     # tarfile takes a damaged header for the end of the archive, whose true mark is a block of zeros.
     if archive.fileobj is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matsci_hpc.config.record_sources import TargetColumn
-from matsci_hpc.config.sources import CifSource
+from matsci_hpc.config.sources import FileSource
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.values import WrongValueError, checked_classes, typed
 from matsci_hpc.targets import MAX_SPLITS, TargetSpec
@@ -26,7 +26,7 @@ class PropertyTable:
     splits: dict[str, str]
 
 
-def read_properties(config: CifSource) -> PropertyTable:
+def read_properties(config: FileSource) -> PropertyTable:
     """Read and check the table of properties that a config names.
 
     Raises:
@@ -64,7 +64,7 @@ def read_properties(config: CifSource) -> PropertyTable:
     return PropertyTable(specs, values, {key: split for key, split in splits.items() if split})
 
 
-def _read_rows(path: Path, config: CifSource) -> dict[str, tuple[int, dict[str, str]]]:
+def _read_rows(path: Path, config: FileSource) -> dict[str, tuple[int, dict[str, str]]]:
     wanted = [config.id_column, *(target.column for target in config.targets.values())]
     wanted += [config.split_column] if config.split_column else []
     rows: dict[str, tuple[int, dict[str, str]]] = {}

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.sources.base import Source
@@ -10,6 +10,7 @@ from matsci_hpc.sources.base import Source
 READERS = {
     "cif": ("cif", "CifSource"),
     "csv": ("csv_table", "CsvTables"),
+    "poscar": ("poscar", "PoscarSource"),
     "shards": ("shards", "ShardsSource"),
     "symmetry": ("symmetry", "SymmetrySource"),
 }
@@ -27,6 +28,11 @@ def open_source(config: PrepConfig, staging: Path) -> Source:
         UserInputError: bad input.
         MachineError: reading it fails.
     """
-    module, name = READERS[config.source.kind]
-    reader = getattr(import_module(f"matsci_hpc.sources.{module}"), name)
+    reader = reader_of(config.source.kind)
     return cast("Source", reader.from_config(config.source, config.splits, staging))
+
+
+def reader_of(kind: str) -> Any:
+    """The class that reads a kind of source."""
+    module, name = READERS[kind]
+    return getattr(import_module(f"matsci_hpc.sources.{module}"), name)

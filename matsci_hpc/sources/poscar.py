@@ -1,0 +1,81 @@
+"""Crystal structures from POSCAR and CONTCAR files of VASP."""
+
+import re
+import warnings
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from matsci_hpc.sources.file_source import FileSource, UnusableFileError
+from matsci_hpc.sources.quick_cif import Atoms
+from matsci_hpc.structure import MAX_ATOMIC_NUMBER
+
+_NAMED_ELEMENTS = re.compile(r"(?:[A-Z][a-z]?(?:_\w*)?(?:/\w*)?\s*)+")
+"""Line 6 of VASP 5 and newer: an element for each count, perhaps with the name or hash of its potential."""
+
+
+class PoscarSource(FileSource):
+    """POSCAR files in order of their names."""
+
+    suffixes = ("poscar", "contcar", ".vasp", ".poscar")
+    called = "a POSCAR file, or of the folder of one"
+
+    @staticmethod
+    def identifier(name: str) -> str:
+        """The file name without .vasp or .poscar; the folder of a file that is called just POSCAR or CONTCAR."""
+        path = PurePosixPath(name)
+        if path.name.lower() in {"poscar", "contcar"} and path.parent != PurePosixPath():
+            return path.parent.as_posix()
+        return path.stem if path.suffix.lower() in {".vasp", ".poscar"} else path.name
+
+    @staticmethod
+    def parse(data: bytes) -> Atoms:
+        """The structure in a file."""
+        return parse_poscar(data)
+
+
+def parse_poscar(data: bytes) -> Atoms:
+    """The structure in a POSCAR file, read by pymatgen.
+
+    Args:
+        data: the file.
+
+    Returns:
+        Atomic numbers uint8 [atoms], Cartesian positions float32 [atoms, 3] and cell float32 [3, 3] in angstrom.
+
+    Raises:
+        UnusableFileError: not text, not a POSCAR, or one of VASP 4, which names no elements.
+    """
+    from pymatgen.io.vasp.inputs import Poscar
+
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UnusableFileError("not a text file in UTF-8") from None
+    lines = text.splitlines()
+    if len(lines) < 8:
+        raise UnusableFileError(f"not a readable POSCAR: it ends after {len(lines)} lines")
+    # pymatgen makes up elements where there are none.
+    if re.fullmatch(r"[\d\s]+", lines[5]):
+        raise UnusableFileError(
+            "line 6 names no elements, as in files of VASP 4: put a line of symbols before the counts"
+        )
+    if not _NAMED_ELEMENTS.fullmatch(lines[5].strip()):
+        raise UnusableFileError("not a readable POSCAR: line 6 is no list of elements")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            structure = Poscar.from_str(text, read_velocities=False).structure
+            number = [site.specie.Z for site in structure]
+    except Exception as error:  # noqa: BLE001 - the parser raises anything on damaged text; each becomes a reason
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnusableFileError(f"not a readable POSCAR: {reason}") from None
+    if not number:
+        raise UnusableFileError("no atoms")
+    if max(number) > MAX_ATOMIC_NUMBER:  # pymatgen gives a number to names that it does not know
+        raise UnusableFileError("not a readable POSCAR: line 6 names what is no chemical element")
+    return (
+        np.array(number, dtype=np.uint8),
+        np.asarray(structure.cart_coords, dtype=np.float32),
+        np.asarray(structure.lattice.matrix, dtype=np.float32),
+    )
