@@ -10,6 +10,7 @@ from matsci_hpc.sources.base import Source
 READERS = {
     "cif": ("cif", "CifSource"),
     "csv": ("csv_table", "CsvTables"),
+    "extxyz": ("extxyz", "ExtxyzFrames"),
     "symmetry": ("symmetry", "SymmetrySource"),
 }
 """Module in this package and class, by `source.kind`. Each class has `from_config(section, splits, staging)`."""
