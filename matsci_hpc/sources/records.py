@@ -201,6 +201,8 @@ def _look_through(records: Records, wanted: Wanted) -> _Found:
     everything = bool(unknown or wanted.id_key or wanted.split_key)
     ids: array[int] = array("Q")
     known: list[str] = []
+    if not unseen and not everything:
+        return found
     for record in records.read(0, len(records)):
         if not unseen and not everything:
             break

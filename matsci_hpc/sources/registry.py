@@ -11,6 +11,8 @@ READERS = {
     "cif": ("cif", "CifSource"),
     "csv": ("csv_table", "CsvTables"),
     "extxyz": ("extxyz", "ExtxyzFrames"),
+    "lmdb": ("lmdb_pickles", "LmdbEntries"),
+    "mp_json": ("mp_json", "JsonDocuments"),
     "symmetry": ("symmetry", "SymmetrySource"),
 }
 """Module in this package and class, by `source.kind`. Each class has `from_config(section, splits, staging)`."""
