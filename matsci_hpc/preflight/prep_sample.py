@@ -15,6 +15,7 @@ from matsci_hpc.config.sources import CifSource as CifConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.base import Source
 from matsci_hpc.sources.files import InputFile
+from matsci_hpc.sources.record_files import STAGED
 
 SAMPLED = 256
 """Inputs converted."""
@@ -64,7 +65,7 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
         UserInputError: the input cannot be read, the table does not fit it, or none of the few is usable.
     """
     with tempfile.TemporaryDirectory(prefix="matsci-check-") as folder:
-        listing = None
+        listing, staged_bytes = None, 0
         if isinstance(config.source, CifConfig):
             listing = list_some(config.source.path, Path(folder))
             source = _cif_source(config, config.source, listing)
@@ -72,8 +73,12 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
             from matsci_hpc.sources.registry import open_source
 
             source = open_source(config, Path(folder))
+            staged = Path(folder, STAGED)
+            staged_bytes = sum(each.stat().st_size for each in staged.rglob("*") if each.is_file())
         sampled, rejected, size, taken_s = _convert(config, source)
-    unpacked = listing.bytes if listing and isinstance(config.source, CifConfig) and _is_packed(config.source) else 0.0
+    unpacked: float = staged_bytes
+    if listing and isinstance(config.source, CifConfig):
+        unpacked = listing.bytes if _is_packed(config.source) else 0.0
     return PrepSample(
         inputs=listing.inputs if listing else len(source),
         exact=listing.exact if listing else True,

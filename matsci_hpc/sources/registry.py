@@ -8,6 +8,7 @@ from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.sources.base import Source
 
 READERS = {
+    "ase_db": ("ase_db", "AseRows"),
     "cif": ("cif", "CifSource"),
     "csv": ("csv_table", "CsvTables"),
     "extxyz": ("extxyz", "ExtxyzFrames"),
