@@ -69,13 +69,13 @@ def download(client: Any, out: Path, fields: Sequence[str], per_request: int, li
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     wanted = ["material_id", "structure", *fields]
-    identifiers = sorted({str(each["material_id"]) for each in summaries(client, fields=["material_id"])})[:limit]
+    identifiers = sorted({each["material_id"] for each in summaries(client, fields=["material_id"])})[:limit]
     with part.open("a+", encoding="utf-8") as file:
         done = written(file)
         left = [each for each in identifiers if each not in done]
         for start in range(0, len(left), per_request):
             some = left[start : start + per_request]
-            found = {str(each["material_id"]): each for each in summaries(client, material_ids=some, fields=wanted)}
+            found = {each["material_id"]: each for each in summaries(client, material_ids=some, fields=wanted)}
             for identifier in some:
                 if identifier in found:
                     file.write(line_of(found[identifier], wanted))
@@ -88,10 +88,14 @@ def download(client: Any, out: Path, fields: Sequence[str], per_request: int, li
     return count
 
 
-def summaries(client: Any, **query: Any) -> Iterator[dict[str, Any]]:
-    """Summary documents as plain dictionaries, whether the client gives models or dictionaries."""
-    for document in client.materials.summary.search(**query):
-        yield document if isinstance(document, dict) else document.model_dump()
+def summaries(client: Any, fields: Sequence[str], **query: Any) -> Iterator[dict[str, Any]]:
+    """The fields of summary documents, whether the client gives models or dictionaries; the id as text."""
+    for document in client.materials.summary.search(fields=list(fields), **query):
+        if isinstance(document, dict):
+            found = {name: document.get(name) for name in fields}
+        else:
+            found = {name: getattr(document, name, None) for name in fields}
+        yield found | {"material_id": str(found["material_id"])}
 
 
 def line_of(document: dict[str, Any], wanted: Sequence[str]) -> str:

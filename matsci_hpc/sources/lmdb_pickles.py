@@ -110,6 +110,9 @@ class Entry:
         """What stands under a dotted key; tensors and arrays of one number as that number."""
         found = entry(self.content, key)
         _refuse_hole(found)
+        if found is None:
+            for dot in re.finditer(r"\.", key):
+                _refuse_hole(entry(self.content, key[: dot.start()]))
         if hasattr(found, "detach"):  # a tensor
             found = found.detach().cpu().numpy()
         return found.item() if isinstance(found, np.ndarray) and found.size == 1 else found

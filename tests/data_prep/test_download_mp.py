@@ -42,7 +42,8 @@ class Server:
         for number in range(30):
             document = {"material_id": f"mp-{number}", "structure": crystal, "band_gap": number / 8, "is_metal": False}
             if material_ids is None or document["material_id"] in material_ids:
-                yield {name: document[name] for name in fields}
+                chosen = {name: document[name] for name in fields}
+                yield SimpleNamespace(**chosen) if number % 2 else chosen  # the client gives either
 
 
 def test_an_interrupted_download_goes_on(recipe, tmp_path):

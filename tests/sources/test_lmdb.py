@@ -157,6 +157,10 @@ def test_missing_classes_matter_where_they_are_needed(missing_class, tmp_path):
     assert isinstance(beside, Structure)
     reason = "needs the class vanished_package.Thing, which is not installed here"
     assert needed == Rejected("a.lmdb key 1", reason)
+    with pytest.raises(
+        UserInputError, match=r"anything under 'symmetry.number'.*needs the class vanished_package.Thing"
+    ):
+        open_source(path, targets={"group": {"key": "symmetry.number"}})
 
 
 def test_bad_entries_are_rejected(tmp_path):
