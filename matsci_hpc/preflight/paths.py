@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.config.sources import FileSource, ShardsSource
+from matsci_hpc.config.sources import input_paths
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.mounts import Mount, expanded, nearest, reach
@@ -17,12 +17,8 @@ def existence_findings(subject: Subject) -> Iterator[Finding]:
     site, config = subject.site, subject.config
     if config is not None:
         yield from writable(subject.output)
-    if isinstance(config, PrepConfig) and isinstance(config.source, FileSource):
-        for path in (config.source.path, config.source.properties):
-            if path is not None and not subject.is_awaited(path):
-                yield from readable("input", path)
-    if isinstance(config, PrepConfig) and isinstance(config.source, ShardsSource):
-        for path in config.source.paths:
+    if isinstance(config, PrepConfig):
+        for _, path in input_paths(config.source):
             if not subject.is_awaited(path):
                 yield from readable("input", path)
     if isinstance(config, TrainConfig) and config.init_from is not None and not subject.is_awaited(config.init_from):
@@ -69,12 +65,8 @@ def shared_paths(subject: Subject) -> Iterator[tuple[str, Path]]:
         yield from (("data", folder) for folder in config.data.folders)
         if config.init_from is not None:
             yield "init_from", config.init_from
-    elif isinstance(config, PrepConfig) and isinstance(config.source, FileSource):
-        yield "input", config.source.path
-        if config.source.properties is not None:
-            yield "properties", config.source.properties
-    elif isinstance(config, PrepConfig) and isinstance(config.source, ShardsSource):
-        yield from (("input", path) for path in config.source.paths)
+    elif isinstance(config, PrepConfig):
+        yield from input_paths(config.source)
     if site.container is not None:
         yield "container", Path(site.container.image)
     elif site.environment_archive is not None:

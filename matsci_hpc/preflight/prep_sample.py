@@ -15,6 +15,7 @@ from matsci_hpc.config.sources import FileSource as FileConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.base import Source
 from matsci_hpc.sources.files import InputFile, name_fits
+from matsci_hpc.sources.record_files import STAGED
 from matsci_hpc.sources.registry import open_source, reader_of
 
 SAMPLED = 256
@@ -65,14 +66,18 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
         UserInputError: the input cannot be read, the table does not fit it, or none of the few is usable.
     """
     with tempfile.TemporaryDirectory(prefix="matsci-check-") as folder:
-        listing = None
+        listing, staged_bytes = None, 0
         if isinstance(config.source, FileConfig):
             listing = list_some(config.source.path, Path(folder), suffixes=reader_of(config.source.kind).suffixes)
             source = _file_source(config, config.source, listing)
         else:
             source = open_source(config, Path(folder))
+            staged = Path(folder, STAGED)
+            staged_bytes = sum(each.stat().st_size for each in staged.rglob("*") if each.is_file())
         sampled, rejected, size, taken_s = _convert(config, source)
-    unpacked = listing.bytes if listing and isinstance(config.source, FileConfig) and _is_packed(config.source) else 0.0
+    unpacked: float = staged_bytes
+    if listing and isinstance(config.source, FileConfig):
+        unpacked = listing.bytes if _is_packed(config.source) else 0.0
     return PrepSample(
         inputs=listing.inputs if listing else len(source),
         exact=listing.exact if listing else True,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.config.sources import FileSource, ShardsSource
+from matsci_hpc.config.sources import SymmetrySource
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.launch.chain import Link
 from matsci_hpc.launch.job import Job
@@ -133,7 +133,7 @@ def _preparation(config: PrepConfig, subject: Subject) -> Iterator[Finding]:
     """What needs a few inputs."""
     job = subject.job
     sample = sample_preparation(config)
-    if isinstance(config.source, FileSource | ShardsSource):
+    if not isinstance(config.source, SymmetrySource):  # whose number of blocks is looked at without a sample
         yield from block_findings(config, sample.inputs, job.ranks, exact=sample.exact)
     if sample.rejected:
         text = f"{sample.rejected} of {sample.sampled} inputs that were tried are unusable"

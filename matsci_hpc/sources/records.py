@@ -201,6 +201,9 @@ def _look_through(records: Records, wanted: Wanted) -> _Found:
     everything = bool(unknown or wanted.id_key or wanted.split_key)
     ids: array[int] = array("Q")
     known: list[str] = []
+    reason = ""
+    if not unseen and not everything:
+        return found
     for record in records.read(0, len(records)):
         if not unseen and not everything:
             break
@@ -214,13 +217,15 @@ def _look_through(records: Records, wanted: Wanted) -> _Found:
                 found.splits.add(text_of(record.look_up(wanted.split_key)))
             for name in unknown:
                 found.classes[name].add(text_of(record.look_up(wanted.keys[name])))
-        except RecordError:
+        except RecordError as error:
+            reason = reason or str(error)
             ids.append(0)
     if unseen and known:
         key = min(unseen)
         name = next(name for name, each in wanted.keys.items() if each == key)
         raise UserInputError(
             f"{records.where}: no input has anything under {key!r} (target {name}); there are {', '.join(known[:40])}"
+            + (f"; {reason}" if reason else "")
         )
     found.splits.discard("")
     if wanted.id_key is not None:

@@ -8,8 +8,12 @@ from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.sources.base import Source
 
 READERS = {
+    "ase_db": ("ase_db", "AseRows"),
     "cif": ("cif", "CifSource"),
     "csv": ("csv_table", "CsvTables"),
+    "extxyz": ("extxyz", "ExtxyzFrames"),
+    "lmdb": ("lmdb_pickles", "LmdbEntries"),
+    "mp_json": ("mp_json", "JsonDocuments"),
     "poscar": ("poscar", "PoscarSource"),
     "shards": ("shards", "ShardsSource"),
     "symmetry": ("symmetry", "SymmetrySource"),

@@ -66,3 +66,13 @@ def test_scratch_is_named(train_config, subject, site, tmp_path, monkeypatch):
     machine = site(node_local=str(tmp_path), scratch="$SCRATCH")
     found = list(reach_findings(subject(train_config(), site=machine), LOCAL_DISK))
     assert any("such as /scratch/ada" in (each.advice or "") for each in found)
+
+
+def test_every_input_of_a_source_by_split(prep_config, subject, site, tmp_path):
+    (tmp_path / "val.csv").touch()
+    paths = {"val": str(tmp_path / "val.csv"), "test": str(tmp_path / "test.csv")}
+    config = prep_config(source={"kind": "csv", "path": paths})
+    found = [each.text for each in existence_findings(subject(config)) if each.level == "error"]
+    assert found == [f"input {tmp_path / 'test.csv'}: is not there"]
+    seen = [each.text for each in reach_findings(subject(config, site=site()), SHARED)]
+    assert sum(text.startswith("input ") for text in seen) == 2

@@ -1,3 +1,4 @@
+import gzip
 import tarfile
 
 import pytest
@@ -68,3 +69,19 @@ def test_unusable_inputs(prep_config, broken_cifs, tmp_path):
     (tmp_path / "text").write_text("no archive")
     with pytest.raises(UserInputError, match="cannot be read"):
         sample_preparation(prep_config(source=cif(tmp_path / "text")))
+
+
+def frames(count):
+    return "".join(f'1\nLattice="3 0 0 0 3 0 0 0 3" energy={n}\nCu 0 0 0\n' for n in range(count))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_frames_of_extended_xyz(packed, prep_config, tmp_path):
+    path = tmp_path / "frames"
+    path.write_bytes(gzip.compress(frames(40).encode()) if packed else frames(40).encode())
+    targets = {"energy": {"key": "energy"}}
+    config = prep_config(source={"kind": "extxyz", "path": str(path), "targets": targets})
+    sample = sample_preparation(config)
+    assert (sample.inputs, sample.exact, sample.rejected) == (40, True, 0)
+    assert sample.unpacked_bytes == (len(frames(40)) if packed else 0)
+    assert not (tmp_path / "out").exists()

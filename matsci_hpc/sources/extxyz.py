@@ -1,0 +1,162 @@
+"""Extended XYZ: frames with named values in a comment line and a table of atoms, parsed by ASE."""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from matsci_hpc.config.record_sources import ExtxyzSource as Config
+from matsci_hpc.sources.record_files import DamagedFileError, RecordFile, RecordIndex, list_record_files
+from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted
+from matsci_hpc.structure import Rejected
+
+SUFFIXES = (".xyz", ".extxyz")
+
+
+class ExtxyzFrames:
+    """The frames of some files."""
+
+    def __init__(self, files: list[RecordFile], where: str) -> None:
+        self.where = where
+        self.index = RecordIndex(files, _scan)
+        self.digest = self.index.digest
+
+    @classmethod
+    def from_config(cls, config: Config, splits: Iterable[str], staging: Path) -> RecordSource:
+        """The source that a config describes.
+
+        Args:
+            config: the `source` section.
+            splits: names of the splits for frames that the input gives none.
+            staging: folder where compressed files are unpacked.
+
+        Raises:
+            UserInputError: nothing to read, or a file that is no sequence of frames.
+            MachineError: reading or unpacking fails.
+        """
+        frames = cls(list_record_files(config.paths, SUFFIXES, staging), config.where)
+        return RecordSource(frames, Wanted.of(config), splits, config.file_splits)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, start: int, stop: int) -> "Iterator[Frame | Rejected]":
+        """The frames `start` to `stop - 1`, counted through all files."""
+        for chunk in self.index.chunks(start, stop):
+            stream = io.BytesIO(chunk.data)
+            begins = [*_scan(stream, chunk.source), len(chunk.data)]
+            wanted = chunk.wanted(self.index)
+            name = chunk.source.file.name
+            for place in range(wanted.start, wanted.stop):
+                number = chunk.first + place
+                data = chunk.data[begins[place] : begins[place + 1]]
+                yield Frame(f"{name} frame {number}", f"{name}#{number}", chunk.source.split, data)
+
+
+class Frame:
+    """One frame, parsed when it is asked for more than what its comment line says.
+
+    Args:
+        name, default_id, split: as in `Record`.
+        data: the lines.
+    """
+
+    def __init__(self, name: str, default_id: str, split: str | None, data: bytes) -> None:
+        self.name, self.default_id, self.split = name, default_id, split
+        self._data = data
+        self._comment: dict[str, Any] | None = None
+        self._read: Any = None
+
+    def look_up(self, key: str) -> object:
+        """An entry of the comment line, an array, or energy, forces and stress wherever ASE has put them."""
+        if key in (comment := self._entries()):
+            return comment[key]
+        atoms = self._parsed()
+        results = atoms.calc.results if atoms.calc is not None else {}
+        for there in (atoms.info, atoms.arrays, results):
+            if key in there:
+                found: object = there[key]
+                return found
+        return None
+
+    def keys(self) -> list[str]:
+        """Entries of the comment line and columns of atoms."""
+        atoms = self._parsed()
+        results = atoms.calc.results if atoms.calc is not None else {}
+        usual = {"numbers", "positions", "Lattice", "Properties", "pbc"}
+        return sorted({*self._entries(), *atoms.info, *atoms.arrays, *results} - usual)
+
+    def atoms(self) -> Atoms:
+        """The structure."""
+        return from_ase(self._parsed())
+
+    def _entries(self) -> dict[str, Any]:
+        from ase.io.extxyz import key_val_str_to_dict
+
+        parse: Any = key_val_str_to_dict  # ASE is typed in parts
+        if self._comment is None:
+            try:
+                line = self._data.split(b"\n", 2)[1].decode()
+                # Without `Properties` this is plain XYZ, whose comment may be anything.
+                self._comment = dict(parse(line)) if "=" in line else {}
+            except Exception as error:  # noqa: BLE001 - the parser raises anything on damaged text
+                raise RecordError(_reason(error)) from None
+        return self._comment
+
+    def _parsed(self) -> Any:
+        # Not ase.io.read, whose ranks wait for each other where MPI is loaded.
+        from ase.io.extxyz import read_xyz
+
+        if self._read is None:
+            try:
+                self._read = next(iter(read_xyz(io.StringIO(self._data.decode()), 0)))
+            except Exception as error:  # noqa: BLE001 - the parser raises anything on damaged text
+                raise RecordError(_reason(error)) from None
+        return self._read
+
+
+def from_ase(atoms: Any) -> Atoms:
+    """The structure of an `ase.Atoms`.
+
+    Raises:
+        RecordError: an atom is no chemical element.
+    """
+    numbers = np.asarray(atoms.numbers)
+    if len(numbers) and (numbers.min() < 1 or numbers.max() > 118):
+        raise RecordError("an atom is no chemical element")
+    return Atoms(
+        numbers.astype(np.uint8),
+        np.asarray(atoms.positions, dtype=np.float32),
+        np.asarray(atoms.cell.array, dtype=np.float32),
+        np.asarray(atoms.pbc, dtype=bool),
+    )
+
+
+def _scan(stream: BinaryIO, file: RecordFile) -> Iterator[int]:  # noqa: ARG001 - the same for every file
+    """Where frames begin: a line with the number of atoms, the comment, and a line for each atom."""
+    position, number = 0, 1
+    while line := stream.readline():
+        if not line.strip():  # what some programs leave between frames or at the end
+            position += len(line)
+            number += 1
+            continue
+        begin = position
+        if not line.strip().isdigit():
+            shown = line[:40].decode(errors="replace").strip()
+            raise DamagedFileError(f"line {number} should be a number of atoms, and is {shown!r}")
+        atoms = int(line)
+        position += len(line)
+        for _ in range(atoms + 1):
+            line = stream.readline()
+            if not line:
+                raise DamagedFileError(f"breaks off in the frame of {atoms} atoms that begins in line {number}")
+            position += len(line)
+        number += atoms + 2
+        yield begin
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"not a readable frame: {text[:200]}" if text else f"not a readable frame ({type(error).__name__})"

@@ -1,0 +1,296 @@
+"""LMDB of pickles: the layout of the Open MatSci ML Toolkit, read only if the config trusts it.
+
+Entries are dictionaries; where the structure stands in them differs from data set to data set. A class that is not
+installed here leaves a hole in its entry, which matters only if the structure or a target is in it.
+"""
+
+import io
+import pickle
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from matsci_hpc.config.record_sources import LmdbSource as Config
+from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.sources.extxyz import from_ase
+from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
+from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry
+from matsci_hpc.structure import Rejected
+
+NUMBERS = ("atomic_numbers", "numbers", "atomic_number")
+POSITIONS = ("pos", "positions", "cart_coords", "coords")
+FRACTIONS = ("frac_coords", "fractional_coordinates")
+CELLS = ("cell", "lattice_vectors", "lattice")
+_SITE = re.compile(r"[A-Z][a-z]?\S* @ (\S+) (\S+) (\S+)")
+
+
+class LmdbEntries:
+    """The entries of some databases whose keys are numbers, in the order of these; others hold no samples."""
+
+    def __init__(self, config: Config) -> None:
+        if not config.trust_pickle:  # the config refuses it too; nothing is unpickled without
+            raise UserInputError("source.trust_pickle: loading a pickle runs programs; say true if you trust the file")
+        self.where = config.where
+        self.config = config
+        self.files = [(split, file) for split, path in config.paths for file in _databases(path)]
+        self.keys: list[list[bytes] | int] = []
+        self.first = [0]
+        digest = xxhash.xxh3_128()
+        for split, path in self.files:
+            digest.update(repr((path.name, split)).encode())
+            keys = _keys(path, digest)
+            plain = all(key == b"%d" % number for number, key in enumerate(keys))
+            self.keys.append(len(keys) if plain else keys)
+            self.first.append(self.first[-1] + len(keys))
+        self.digest = digest.hexdigest()
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        splits: Iterable[str],
+        staging: Path,  # noqa: ARG003 - where other sources unpack
+    ) -> RecordSource:
+        """The source that a config describes.
+
+        Args:
+            config: the `source` section.
+            splits: names of the splits for entries that the input gives none.
+            staging: not used.
+
+        Raises:
+            UserInputError: pickles are not trusted, or there is no database to read.
+            MachineError: lmdb is not installed, or reading fails.
+        """
+        return RecordSource(cls(config), Wanted.of(config), splits, config.file_splits)
+
+    def __len__(self) -> int:
+        return self.first[-1]
+
+    def read(self, start: int, stop: int) -> "Iterator[Entry | Rejected]":
+        """The entries `start` to `stop - 1`, counted through all databases."""
+        for number, (split, path) in enumerate(self.files):
+            begin, end = (min(max(each - self.first[number], 0), len_of(self.keys[number])) for each in (start, stop))
+            if begin == end:
+                continue
+            keys = self.keys[number]
+            chosen = [b"%d" % each for each in range(begin, end)] if isinstance(keys, int) else keys[begin:end]
+            for key, data in zip(chosen, _values(path, chosen), strict=True):
+                shown = key.decode(errors="backslashreplace")
+                name = f"{path.name} key {shown}"
+                content = _unpickled(data)
+                if isinstance(content, str):
+                    yield Rejected(name, content)
+                else:
+                    yield Entry(name, f"{path.name}#{shown}", split, content, self.config)
+
+
+def len_of(keys: list[bytes] | int) -> int:
+    """Number of keys, which are listed or 0, 1, 2 and so on."""
+    return keys if isinstance(keys, int) else len(keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One unpickled entry."""
+
+    name: str
+    default_id: str
+    split: str | None
+    content: dict[str, Any]
+    config: Config
+
+    def look_up(self, key: str) -> object:
+        """What stands under a dotted key; tensors and arrays of one number as that number."""
+        found = entry(self.content, key)
+        _refuse_hole(found)
+        if found is None:
+            for dot in re.finditer(r"\.", key):
+                _refuse_hole(entry(self.content, key[: dot.start()]))
+        if hasattr(found, "detach"):  # a tensor
+            found = found.detach().cpu().numpy()
+        return found.item() if isinstance(found, np.ndarray) and found.size == 1 else found
+
+    def keys(self) -> list[str]:
+        """Entries."""
+        return [str(key) for key, value in self.content.items() if value is not None]
+
+    def atoms(self) -> Atoms:
+        """The structure: an object of pymatgen or ASE, a document, or arrays under their usual names."""
+        found = entry(self.content, self.config.structure_key)
+        _refuse_hole(found)
+        if found is not None and hasattr(found, "is_ordered"):
+            return from_pymatgen(found)
+        if found is not None and hasattr(found, "numbers") and hasattr(found, "pbc"):
+            return from_ase(found)
+        if is_structure_document(found):
+            return from_document(cast("dict[str, Any]", found))
+        return self._from_arrays()
+
+    def _from_arrays(self) -> Atoms:
+        number = self._array(NUMBERS)
+        fractions = self._array(FRACTIONS)
+        position = self._array(POSITIONS) if fractions is None else fractions
+        if number is None or position is None:
+            missing = "atomic numbers" if number is None else "positions"
+            raise RecordError(f"no structure and no {missing}; there are {', '.join(self.keys())[:200]}")
+        number = number.reshape(-1)
+        if number.size and not ((number >= 1) & (number <= 118) & (number == np.round(number))).all():
+            raise RecordError("an atom is no chemical element")
+        cell = self._cell()
+        if position.shape != (len(number), 3):
+            raise RecordError(f"{len(number)} atoms but positions of shape {list(position.shape)}")
+        if fractions is not None or self._are_fractions(position):
+            if cell is None:
+                raise RecordError("fractional positions, and no cell")
+            position = position @ cell
+        return Atoms(
+            number.astype(np.uint8),
+            position.astype(np.float32),
+            np.zeros((3, 3), dtype=np.float32) if cell is None else cell.astype(np.float32),
+            np.full(3, cell is not None),
+        )
+
+    def _are_fractions(self, position: NDArray[np.float64]) -> bool:
+        if self.config.coordinates != "auto":
+            return self.config.coordinates == "fractional"
+        # Carolina keeps the columns of a CIF file, and OQMD its own list of sites; the toolkit copied the fractional
+        # positions of both under the name of Cartesian ones.
+        if "cart_coords" not in self.content:
+            return False
+        if "_cell_length_a" in self.content:
+            return True
+        sites = [_SITE.fullmatch(str(site)) for site in self.content.get("sites") or []]
+        if len(sites) != len(position):
+            return False
+        listed = [[float(x) for x in site.groups()] for site in sites if site is not None]
+        return len(listed) == len(position) and bool(np.allclose(listed, position, atol=1e-6))
+
+    def _cell(self) -> NDArray[np.float64] | None:
+        """Rows are lattice vectors, angstrom; None where there is no lattice."""
+        from pymatgen.core.lattice import Lattice
+
+        if "_cell_length_a" in self.content:
+            names = [f"_cell_length_{x}" for x in "abc"] + [f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma")]
+            try:
+                parameters = [float(self.content[name]) for name in names]
+            except (KeyError, TypeError, ValueError) as error:
+                raise RecordError(f"lengths and angles of the cell cannot be read: {error}") from None
+        else:
+            cell = self._array(CELLS)
+            if cell is not None and cell.size == 9:
+                return cell.reshape(3, 3)
+            if cell is None or cell.size != 6:
+                return None
+            parameters = cell.reshape(6).tolist()
+        if min(parameters) <= 0 or max(parameters[3:]) >= 180:
+            raise RecordError(f"lengths and angles of the cell are {parameters}")
+        matrix: NDArray[np.float64] = np.asarray(Lattice.from_parameters(*parameters).matrix, dtype=np.float64)
+        return matrix
+
+    def _array(self, names: tuple[str, ...]) -> NDArray[np.float64] | None:
+        for name in names:
+            if (found := self.look_up(name)) is not None:
+                try:
+                    return np.array(found, dtype=np.float64)
+                except (TypeError, ValueError):
+                    raise RecordError(f"{name} is no array of numbers") from None
+        return None
+
+
+class _Hole:
+    """Stands for an object whose class is not installed."""
+
+    missing = "?"
+
+    def __new__(cls, *_: object, **__: object) -> Self:
+        return object.__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Unpickler(pickle.Unpickler):
+    """Puts holes where classes are missing."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("numpy.core"):  # where old versions of numpy kept it
+            module = module.replace("numpy.core", "numpy._core", 1)
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError):
+            return type("Hole", (_Hole,), {"missing": f"{module}.{name}"})
+
+
+def _refuse_hole(found: object) -> None:
+    if isinstance(found, _Hole):
+        raise RecordError(f"needs the class {found.missing}, which is not installed here")
+
+
+def _unpickled(data: bytes | None) -> dict[str, Any] | str:
+    """An entry, or why there is none."""
+    if data is None:
+        return "the entry has gone"
+    try:
+        found = _Unpickler(io.BytesIO(data)).load()  # the config says that the file is trusted
+    except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
+        text = " ".join(str(error).split())[:200]
+        return f"not a readable pickle: {text or type(error).__name__}"
+    if isinstance(found, _Hole):
+        return f"needs the class {found.missing}, which is not installed here"
+    if isinstance(found, dict):
+        return found
+    attributes = getattr(found, "to_dict", lambda: getattr(found, "__dict__", None))()
+    return attributes if isinstance(attributes, dict) else f"a {type(found).__name__}, not a dictionary"
+
+
+def _databases(path: Path) -> list[Path]:
+    """A file, a folder that is a database, or the databases in a folder."""
+    if not path.exists():
+        raise UserInputError(f"{path}: no such file or folder")
+    if path.is_file() or (path / "data.mdb").is_file():
+        return [path]
+    found = sorted(each for each in path.glob("*.lmdb") if each.is_file() or (each / "data.mdb").is_file())
+    if not found:
+        raise UserInputError(f"{path}: holds no data.mdb and no .lmdb file")
+    return found
+
+
+def _keys(path: Path, digest: xxhash.xxh3_128) -> list[bytes]:
+    """The numbers among the keys in their order; every entry goes into the hash."""
+    found = []
+    with _opened(path) as environment, environment.begin() as transaction:
+        for key, value in transaction.cursor():
+            digest.update(key)
+            digest.update(value)
+            if key.isdigit():
+                found.append(bytes(key))
+    return sorted(found, key=lambda key: (int(key), key))
+
+
+def _values(path: Path, keys: list[bytes]) -> list[bytes | None]:
+    with _opened(path) as environment, environment.begin() as transaction:
+        return [transaction.get(key) for key in keys]
+
+
+def _opened(path: Path) -> Any:
+    """A database for reading, without a lock: nothing is written, and file systems of clusters may have none."""
+    try:
+        import lmdb
+    except ImportError:
+        raise MachineError("source.kind lmdb needs the package lmdb: pip install matsci-hpc[lmdb]") from None
+    try:
+        return lmdb.open(
+            str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False, max_spare_txns=1
+        )
+    except lmdb.Error as error:
+        raise UserInputError(f"{path}: cannot be read as LMDB: {error}") from None

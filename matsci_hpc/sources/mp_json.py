@@ -1,0 +1,173 @@
+"""JSON documents of pymatgen and the Materials Project."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from matsci_hpc.config.record_sources import MpJsonSource as Config
+from matsci_hpc.sources.pymatgen_structures import from_document, is_structure_document
+from matsci_hpc.sources.record_files import DamagedFileError, RecordFile, RecordIndex, list_record_files
+from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry
+from matsci_hpc.structure import Rejected
+
+SUFFIXES = (".json", ".jsonl")
+_BLOCK_BYTES = 1 << 20
+_BETWEEN = b" \t\r\n,[]"
+
+
+class JsonDocuments:
+    """The documents of some files, each of which holds one, a list of them, or one in every line."""
+
+    def __init__(self, files: list[RecordFile], structure_key: str, where: str) -> None:
+        self.where, self.structure_key = where, structure_key
+        self.by_lines: list[bool] = []
+        self.index = RecordIndex(files, self._scan)
+        self.digest = self.index.digest
+
+    @classmethod
+    def from_config(cls, config: Config, splits: Iterable[str], staging: Path) -> RecordSource:
+        """The source that a config describes.
+
+        Args:
+            config: the `source` section.
+            splits: names of the splits for documents that the input gives none.
+            staging: folder where compressed files are unpacked.
+
+        Raises:
+            UserInputError: nothing to read, or a file that is not JSON.
+            MachineError: reading or unpacking fails.
+        """
+        files = list_record_files(config.paths, SUFFIXES, staging)
+        documents = cls(files, config.structure_key, config.where)
+        return RecordSource(documents, Wanted.of(config), splits, config.file_splits)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, start: int, stop: int) -> "Iterator[Document | Rejected]":
+        """The documents `start` to `stop - 1`, counted through all files."""
+        for chunk in self.index.chunks(start, stop):
+            name = chunk.source.file.name
+            texts = _lines(chunk.data) if self.by_lines[chunk.number] else _objects(chunk.data)
+            wanted = chunk.wanted(self.index)
+            for number, text in enumerate(texts[wanted], chunk.first + wanted.start):
+                title = f"{name} document {number}"
+                try:
+                    content = json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    yield Rejected(title, f"not JSON: {error}")
+                    continue
+                if not isinstance(content, dict):
+                    yield Rejected(title, "not a JSON object")
+                    continue
+                yield Document(title, f"{name}#{number}", chunk.source.split, content, self.structure_key)
+
+    def _scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:
+        begin = stream.read(_BLOCK_BYTES)
+        by_lines = not file.file.name.lower().endswith(".json") or _first_line_is_a_document(begin)
+        self.by_lines.append(by_lines)
+        yield from (_scan_lines if by_lines else _scan_objects)(begin, stream)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document."""
+
+    name: str
+    default_id: str
+    split: str | None
+    content: dict[str, Any]
+    structure_key: str
+
+    def look_up(self, key: str) -> object:
+        """What stands under a dotted key."""
+        return entry(self.content, key)
+
+    def keys(self) -> list[str]:
+        """Entries of the document."""
+        return list(self.content)
+
+    def atoms(self) -> Atoms:
+        """The structure that the document is, or has under `structure_key`."""
+        if is_structure_document(self.content):
+            return from_document(self.content)
+        found = entry(self.content, self.structure_key)
+        if found is None:
+            raise RecordError(f"no structure under {self.structure_key!r}; there are {', '.join(self.content)[:200]}")
+        if not isinstance(found, dict):
+            raise RecordError(f"{self.structure_key} is no structure")
+        return from_document(found)
+
+
+def _first_line_is_a_document(begin: bytes) -> bool:
+    """Whether a .json file really is one document in every line."""
+    line, end, rest = begin.lstrip().partition(b"\n")
+    if not end or not rest.strip() or not line.startswith(b"{"):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _scan_lines(begin: bytes, stream: BinaryIO) -> Iterator[int]:
+    position, data = 0, begin
+    while data:
+        cut = data.rfind(b"\n") + 1
+        for line in data[:cut].split(b"\n")[:-1]:
+            if line.strip():
+                yield position
+            position += len(line) + 1
+        block = stream.read(_BLOCK_BYTES)
+        if not block:
+            if data[cut:].strip():
+                yield position
+            return
+        data = data[cut:] + block
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return [line for line in data.split(b"\n") if line.strip()]
+
+
+def _scan_objects(begin: bytes, stream: BinaryIO) -> Iterator[int]:
+    """Where the objects of a list begin. What is read is kept until the object in it is whole."""
+    data, position, size = begin, 0, _BLOCK_BYTES
+    while True:
+        offset = 0
+        for start, end in _whole_objects(data):
+            yield position + start
+            offset = end
+        position, data = position + offset, data[offset:]
+        size = max(_BLOCK_BYTES, len(data))  # twice as much each time, or a large object would take for ever
+        block = stream.read(size)
+        if not block:
+            break
+        data += block
+    if left := data.strip(_BETWEEN):
+        where = position + len(data) - len(data.lstrip(_BETWEEN))
+        shown = left[:40].decode(errors="replace")
+        raise DamagedFileError(f"not JSON, or broken off, at byte {where}: {shown!r}")
+
+
+def _objects(data: bytes) -> list[bytes]:
+    return [data[start:end] for start, end in _whole_objects(data)]
+
+
+def _whole_objects(data: bytes) -> Iterator[tuple[int, int]]:
+    """Begin and end of the objects that stand one after the other, as far as they are whole."""
+    # The syntax of JSON is ASCII, and in Latin-1 every byte is a character: places in the text are places in the file.
+    text, decoder, place = data.decode("latin-1"), json.JSONDecoder(strict=False), 0
+    while True:
+        while place < len(text) and text[place] in " \t\r\n,[]\ufeff":
+            place += 1
+        if place == len(text) or text[place] != "{":
+            return
+        try:
+            _, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            return
+        yield place, end
+        place = end

@@ -1,0 +1,53 @@
+"""Structures and molecules of pymatgen, as objects or as the documents that `as_dict` makes of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from matsci_hpc.sources.records import Atoms, RecordError
+
+
+def is_structure_document(document: object) -> bool:
+    """Whether this is what `as_dict` of a structure or molecule gives."""
+    return isinstance(document, Mapping) and "sites" in document and isinstance(document["sites"], list)
+
+
+def from_document(document: Mapping[str, Any]) -> Atoms:
+    """The structure in what `as_dict` gave.
+
+    Raises:
+        RecordError: it cannot be read, or is not fully ordered.
+    """
+    from pymatgen.core.structure import Molecule, Structure
+
+    try:
+        found = (Structure if "lattice" in document else Molecule).from_dict(dict(document))
+    except Exception as error:  # noqa: BLE001 - the parser raises anything on damaged documents; each becomes a reason
+        text = " ".join(str(error).split())[:200]
+        missing = f"{text} is missing" if isinstance(error, KeyError) else text
+        raise RecordError(f"not a structure of pymatgen: {missing or type(error).__name__}") from None
+    return from_pymatgen(found)
+
+
+def from_pymatgen(found: Any) -> Atoms:
+    """The structure of a pymatgen object.
+
+    Raises:
+        RecordError: no atoms, sites that elements share, or no chemical element.
+    """
+    from pymatgen.core.periodic_table import DummySpecies
+
+    if len(found) == 0:
+        raise RecordError("no atoms")
+    if not found.is_ordered:
+        raise RecordError("a site is shared by several elements or partly occupied")
+    if any(isinstance(site.specie, DummySpecies) for site in found):
+        raise RecordError("an atom is no chemical element")
+    lattice = getattr(found, "lattice", None)
+    return Atoms(
+        np.array(found.atomic_numbers, dtype=np.uint8),
+        np.asarray(found.cart_coords, dtype=np.float32),
+        np.zeros((3, 3), dtype=np.float32) if lattice is None else np.asarray(lattice.matrix, dtype=np.float32),
+        np.zeros(3, dtype=bool) if lattice is None else np.asarray(lattice.pbc, dtype=bool),
+    )

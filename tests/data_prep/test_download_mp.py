@@ -1,0 +1,91 @@
+"""The download recipe, offline: what it says without key or package, and how it writes and goes on."""
+
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from matsci_hpc.config.record_sources import MpJsonSource
+from matsci_hpc.sources.mp_json import JsonDocuments
+
+RECIPE = Path(__file__).parents[2] / "data_prep/download_mp.py"
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    spec = importlib.util.spec_from_file_location("download_mp", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Server:
+    """Answers searches as the summary endpoint does, and may go down after some."""
+
+    def __init__(self, answers=10**9):
+        self.answers, self.asked = answers, []
+        self.materials = SimpleNamespace(summary=SimpleNamespace(search=self.search))
+
+    def search(self, *, fields, material_ids=None):
+        if material_ids is not None:
+            if not self.answers:
+                raise ConnectionError("503")
+            self.answers -= 1
+            self.asked += material_ids
+        crystal = Structure(Lattice.cubic(4), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+        for number in range(30):
+            document = {"material_id": f"mp-{number}", "structure": crystal, "band_gap": number / 8, "is_metal": False}
+            if material_ids is None or document["material_id"] in material_ids:
+                chosen = {name: document[name] for name in fields}
+                yield SimpleNamespace(**chosen) if number % 2 else chosen  # the client gives either
+
+
+def test_an_interrupted_download_goes_on(recipe, tmp_path):
+    out = tmp_path / "new/mp.jsonl"
+    with pytest.raises(ConnectionError):
+        recipe.download(Server(answers=2), out, ["band_gap"], per_request=7)
+    part = out.with_name("mp.jsonl.part")
+    assert not out.exists()
+    with part.open("a") as file:
+        file.write('{"material_id": "mp-2')  # killed while writing
+    server = Server()
+    assert recipe.download(server, out, ["band_gap"], per_request=7) == 30
+    assert len(server.asked) == 16
+    assert not part.exists()
+    whole = tmp_path / "whole.jsonl"
+    recipe.download(Server(), whole, ["band_gap"], per_request=1000)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_what_it_writes_can_be_prepared(recipe, tmp_path):
+    out = tmp_path / "mp.jsonl"
+    recipe.download(Server(), out, ["band_gap", "is_metal"], per_request=10)
+    config = MpJsonSource(
+        kind="mp_json", path=out, id_key="material_id", targets={"gap": {"key": "band_gap", "unit": "eV"}}
+    )
+    source = JsonDocuments.from_config(config, ("train",), tmp_path)
+    found = {each.id: each.targets["gap"] for each in source.read(0, len(source))}
+    assert found == {f"mp-{number}": number / 8 for number in range(30)}
+    assert [json.loads(line)["is_metal"] for line in out.read_text().splitlines()] == [False] * 30
+
+
+def test_without_a_key(tmp_path):
+    done = subprocess.run(
+        [sys.executable, RECIPE, tmp_path / "mp.jsonl"], env={}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("download_mp: error: MP_API_KEY is not set")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_client_takes_what_the_recipe_gives_it():
+    client = pytest.importorskip("mp_api.client", reason="mp-api is not installed")
+    signature = inspect.signature(client.routes.materials.summary.SummaryRester.search)
+    signature.bind(None, fields=["material_id"])
+    signature.bind(None, material_ids=["mp-1"], fields=["material_id", "structure"])

@@ -1,0 +1,220 @@
+import pickle
+import sys
+import types
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from pydantic import ValidationError
+from pymatgen.core import Lattice
+from pymatgen.core import Structure as Crystal
+from shared_data import shared_data
+
+from matsci_hpc.config.record_sources import LmdbSource as Config
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.neighbors import radius_graph
+from matsci_hpc.sources.lmdb_pickles import LmdbEntries
+from matsci_hpc.structure import Rejected, Structure
+
+CRYSTAL = Crystal(Lattice.orthorhombic(4, 5, 6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+ARRAYS = {
+    "atomic_numbers": CRYSTAL.atomic_numbers,
+    "pos": CRYSTAL.cart_coords.tolist(),
+    "cell": CRYSTAL.lattice.matrix.tolist(),
+}
+
+
+def write(path, entries, *, subdir=False):
+    environment = lmdb.open(str(path), subdir=subdir, map_size=1 << 24)
+    with environment.begin(write=True) as transaction:
+        for key, value in entries.items():
+            transaction.put(str(key).encode(), value if isinstance(value, bytes) else pickle.dumps(value))
+    environment.close()
+    return path
+
+
+def open_source(path, **more):
+    return LmdbEntries.from_config(Config(kind="lmdb", path=path, trust_pickle=True, **more), ("train",), path)
+
+
+def read_all(source):
+    return list(source.read(0, len(source)))
+
+
+FORMS = {
+    "pymatgen": {"structure": CRYSTAL},
+    "document": {"structure": CRYSTAL.as_dict()},
+    "arrays": ARRAYS,
+    "tensors": {
+        "atomic_numbers": torch.tensor(CRYSTAL.atomic_numbers),
+        "pos": torch.tensor(CRYSTAL.cart_coords),
+        "cell": torch.tensor(CRYSTAL.lattice.matrix)[None],
+        "natoms": torch.tensor([2]),
+    },
+    "fractions": {
+        "atomic_numbers": [11, 17],
+        "frac_coords": CRYSTAL.frac_coords,
+        "cell": [4.0, 5.0, 6.0, 90.0, 90.0, 90.0],
+    },
+    "columns of a CIF file": {
+        "atomic_numbers": [11, 17],
+        "cart_coords": CRYSTAL.frac_coords,  # as the toolkit calls them
+        **{f"_cell_length_{axis}": str(length) for axis, length in zip("abc", (4, 5, 6), strict=True)},
+        **{f"_cell_angle_{angle}": "90.0" for angle in ("alpha", "beta", "gamma")},
+    },
+    "list of sites": {
+        "atomic_numbers": [11, 17],
+        "cart_coords": CRYSTAL.frac_coords.tolist(),
+        "cell": CRYSTAL.lattice.matrix.tolist(),
+        "sites": ["Na @ 0 0 0", "Cl @ 0.5 0.5 0.5"],
+    },
+}
+
+
+@pytest.mark.parametrize("content", FORMS.values(), ids=FORMS)
+def test_every_layout_gives_the_structure(content, tmp_path):
+    (found,) = read_all(open_source(write(tmp_path / "a.lmdb", {0: content})))
+    assert found.atomic_number.tolist() == [11, 17]
+    np.testing.assert_allclose(found.position, CRYSTAL.cart_coords, atol=1e-6)
+    np.testing.assert_allclose(found.cell, CRYSTAL.lattice.matrix, atol=1e-6)
+    assert found.pbc.all()
+    assert found.id == "a.lmdb#0"
+
+
+def test_atoms_of_ase_and_coordinates_by_config(tmp_path):
+    atoms = bulk("Cu")
+    (found,) = read_all(open_source(write(tmp_path / "a.lmdb", {0: {"atoms": atoms}}), structure_key="atoms"))
+    np.testing.assert_allclose(found.cell, atoms.cell.array, atol=1e-6)
+    path = write(tmp_path / "b.lmdb", {0: ARRAYS | {"pos": CRYSTAL.frac_coords}})
+    (found,) = read_all(open_source(path, coordinates="fractional"))
+    np.testing.assert_allclose(found.position, CRYSTAL.cart_coords, atol=1e-6)
+
+
+def test_order_targets_and_other_keys(tmp_path):
+    entries = {
+        number: ARRAYS | {"targets": {"regression": {"gap": torch.tensor([number / 4])}}, "metal": number % 2 == 0}
+        for number in range(12)
+    }
+    path = write(tmp_path / "db", entries | {"length": 12, "metadata": {"split": "x"}}, subdir=True)
+    targets = {
+        "gap": {"key": "targets.regression.gap", "unit": "eV"},
+        "metal": {"key": "metal", "kind": "binary"},
+        "force": {"key": "pos", "shape": [3], "per_atom": True},
+    }
+    source = pickle.loads(pickle.dumps(open_source(path, targets=targets)))  # noqa: S301 - as ranks get it
+    assert [each.id for each in read_all(source)] == [f"db#{number}" for number in range(12)]
+    assert [each.id for each in source.read(8, 11)] == ["db#8", "db#9", "db#10"]
+    assert [each.targets["gap"] for each in source.read(8, 11)] == [2.0, 2.25, 2.5]
+    assert [each.targets["metal"] for each in source.read(8, 11)] == [1, 0, 1]
+    assert source.targets["force"].per_atom
+    np.testing.assert_array_equal(next(source.read(0, 1)).targets["force"], CRYSTAL.cart_coords)
+
+
+def test_gaps_between_keys_and_several_databases(tmp_path):
+    for name, keys in {"a": (3, 10, 2), "b": (0, 1)}.items():
+        write(tmp_path / f"{name}.lmdb", dict.fromkeys(keys, ARRAYS))
+    source = open_source(tmp_path)
+    assert [each.id for each in read_all(source)] == ["a.lmdb#2", "a.lmdb#3", "a.lmdb#10", "b.lmdb#0", "b.lmdb#1"]
+    assert [each.id for each in source.read(2, 4)] == ["a.lmdb#10", "b.lmdb#0"]
+
+
+class Evil:
+    def __reduce__(self):
+        return (open, (f"{Evil.path}", "w"))
+
+
+def test_nothing_is_loaded_without_trust(tmp_path):
+    Evil.path = tmp_path / "was here"
+    path = write(tmp_path / "a.lmdb", {0: {"structure": Evil()}})
+    with pytest.raises(ValidationError, match="trust_pickle: true"):
+        Config(kind="lmdb", path=path)
+    untrusted = Config.model_construct(kind="lmdb", path=path, trust_pickle=False)
+    with pytest.raises(UserInputError, match="trust_pickle"):
+        LmdbEntries.from_config(untrusted, ("train",), tmp_path)
+    assert not Evil.path.exists()
+    open_source(path)
+    assert not Evil.path.exists()  # listing unpickles nothing either
+
+
+@pytest.fixture
+def missing_class(monkeypatch):
+    """An object of a class that is gone when it is loaded."""
+    module = types.ModuleType("vanished_package")
+    module.Thing = type("Thing", (), {"__module__": "vanished_package"})
+    monkeypatch.setitem(sys.modules, "vanished_package", module)
+    thing = module.Thing()
+    thing.value = 3
+    data = pickle.dumps(ARRAYS | {"symmetry": thing}), pickle.dumps({"structure": thing})
+    monkeypatch.delitem(sys.modules, "vanished_package")
+    return data
+
+
+def test_missing_classes_matter_where_they_are_needed(missing_class, tmp_path):
+    path = write(tmp_path / "a.lmdb", dict(enumerate(missing_class)))
+    beside, needed = read_all(open_source(path))
+    assert isinstance(beside, Structure)
+    reason = "needs the class vanished_package.Thing, which is not installed here"
+    assert needed == Rejected("a.lmdb key 1", reason)
+    with pytest.raises(
+        UserInputError, match=r"anything under 'symmetry.number'.*needs the class vanished_package.Thing"
+    ):
+        open_source(path, targets={"group": {"key": "symmetry.number"}})
+
+
+def test_bad_entries_are_rejected(tmp_path):
+    entries = {
+        0: b"no pickle",
+        1: [1, 2],
+        2: {"pos": [[0, 0, 0]]},
+        3: ARRAYS | {"atomic_numbers": [11]},
+        4: ARRAYS | {"atomic_numbers": [11, 700]},
+        5: ARRAYS | {"pos": "here"},
+        6: ARRAYS,
+    }
+    found = read_all(open_source(write(tmp_path / "a.lmdb", entries)))
+    parts = [
+        "not a readable pickle",
+        "a list, not",
+        "no atomic numbers",
+        "1 atoms but",
+        "no chemical",
+        "pos is no array",
+    ]
+    for each, part in zip(found[:-1], parts, strict=True):
+        assert part in each.reason
+    assert isinstance(found[-1], Structure)
+
+
+def test_wrong_paths(tmp_path):
+    with pytest.raises(UserInputError, match="no such file"):
+        open_source(tmp_path / "nowhere")
+    with pytest.raises(UserInputError, match=r"holds no data\.mdb"):
+        open_source(tmp_path)
+    (tmp_path / "a.lmdb").write_text("not one")
+    with pytest.raises(UserInputError, match="cannot be read as LMDB"):
+        open_source(tmp_path / "a.lmdb")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "target"),
+    [("materials_project", 200, "band_gap"), ("oqmd", 200, "band_gap"), ("carolina_db", 100, "energy")],
+)
+def test_real_databases(name, count, target):
+    source = open_source(shared_data(f"lmdb/{name}.lmdb"), targets={"target": {"key": target}})
+    assert len(source) == count
+    found = read_all(source)
+    for each in found:
+        assert isinstance(each, Structure), each.reason
+        assert each.fault() is None
+        distance = closest(each)
+        assert 0.6 < distance < 5, (each.id, distance)  # angstrom: atoms stand as far apart as atoms do
+    assert sum("target" in each.targets for each in found) > 0.98 * count
+
+
+def closest(structure):
+    graph = radius_graph(structure, 5.0)
+    receiver = np.repeat(np.arange(len(structure.atomic_number)), graph.degree)
+    ends = structure.position[graph.sender] + graph.shift @ structure.cell
+    return float(np.linalg.norm(ends - structure.position[receiver], axis=1).min())
