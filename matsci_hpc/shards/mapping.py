@@ -68,8 +68,7 @@ def _layout(file_or_path: Any, size: int, number: int | None = None) -> FileLayo
     places: list[tuple[int, int]] = []
     try:
         with h5py.File(file_or_path, "r", locking=False) as file:
-            if number is not None and file.attrs.get("number", number) != number:
-                raise ValueError(f"it is shard {file.attrs['number']}, not {number}")
+            _check_number(file, number)
             for dataset in _datasets(file):
                 fields.append((dataset.name.lstrip("/"), dataset.dtype, tuple(dataset.shape[1:])))
                 # HDF5 gives no address to arrays without content.
@@ -78,6 +77,12 @@ def _layout(file_or_path: Any, size: int, number: int | None = None) -> FileLayo
         return FileLayout(_FIELDS.setdefault(distinct, distinct), np.array(places, dtype=np.int64), size)
     except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{file_or_path}: {error}") from None  # h5py raises any of these on a damaged file
+
+
+def _check_number(file: h5py.File, number: int | None) -> None:
+    """A shard in the place of another may be as large, and would give the wrong samples without a word."""
+    if number is not None and file.attrs.get("number", number) != number:
+        raise ValueError(f"it is shard {file.attrs['number']}, not {number}")
 
 
 def map_arrays(path: Path, layout: FileLayout | None = None) -> dict[str, Array]:
