@@ -118,7 +118,7 @@ def test_prepare_look_and_verify(place):
     done = run_program("shards", "verify", "out", cwd=place)
     assert done.returncode == 2
     assert done.stderr.splitlines()[0] == "matsci-hpc: error: out/shard-00000.h5: missing"
-    assert done.stderr.splitlines()[1].startswith("matsci-hpc: error: out/index.h5: 0 bytes, ")
+    assert done.stderr.splitlines()[1].startswith("matsci-hpc: error: out/index.h5: truncated: 0 bytes, ")
 
 
 @pytest.mark.parametrize("args", [[], ["shards"]])

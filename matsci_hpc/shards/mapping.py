@@ -34,14 +34,18 @@ _FIELDS: dict[tuple[Field, ...], tuple[Field, ...]] = {}
 """The few distinct `FileLayout.fields`, each kept once."""
 
 
-def file_layout(path: Path) -> FileLayout:
+def file_layout(path: Path, number: int | None = None) -> FileLayout:
     """Find the arrays of a file, in groups or not.
+
+    Args:
+        path: the file.
+        number: which shard of its data set it must be, if it is one.
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is damaged.
+        ValueError: it is damaged, or another shard.
     """
-    return _layout(path, path.stat().st_size)
+    return _layout(path, path.stat().st_size, number)
 
 
 def memory_arrays(image: Array) -> dict[str, Array]:
@@ -59,11 +63,12 @@ def memory_arrays(image: Array) -> dict[str, Array]:
         raise ValueError(str(error)) from None
 
 
-def _layout(file_or_path: Any, size: int) -> FileLayout:
+def _layout(file_or_path: Any, size: int, number: int | None = None) -> FileLayout:
     fields: list[Field] = []
     places: list[tuple[int, int]] = []
     try:
         with h5py.File(file_or_path, "r", locking=False) as file:
+            _check_number(file, number)
             for dataset in _datasets(file):
                 fields.append((dataset.name.lstrip("/"), dataset.dtype, tuple(dataset.shape[1:])))
                 # HDF5 gives no address to arrays without content.
@@ -72,6 +77,12 @@ def _layout(file_or_path: Any, size: int) -> FileLayout:
         return FileLayout(_FIELDS.setdefault(distinct, distinct), np.array(places, dtype=np.int64), size)
     except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{file_or_path}: {error}") from None  # h5py raises any of these on a damaged file
+
+
+def _check_number(file: h5py.File, number: int | None) -> None:
+    """A shard in the place of another may be as large, and would give the wrong samples without a word."""
+    if number is not None and file.attrs.get("number", number) != number:
+        raise ValueError(f"it is shard {file.attrs['number']}, not {number}")
 
 
 def map_arrays(path: Path, layout: FileLayout | None = None) -> dict[str, Array]:

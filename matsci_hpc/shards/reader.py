@@ -223,7 +223,7 @@ def shard_layout(folder: Path, record: ShardRecord) -> FileLayout:
             raise MachineError(
                 f"{path}: {size} bytes, {record.bytes} expected; `matsci-hpc shards verify {folder}` tells more"
             )
-        return file_layout(path)
+        return file_layout(path, record.number)
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError:

@@ -181,6 +181,14 @@ def test_files_of_another_data_set_are_known(made, copy, tmp_path):
     assert verify(copy) == [f"{copy / name}: is a file of another data set" for name in ("shard-00001.h5", "index.h5")]
 
 
+def test_a_reader_refuses_a_shard_in_the_place_of_another(copy):
+    swap(copy / "shard-00000.h5", copy / "shard-00001.h5")
+    first, second, _ = read_manifest(copy).shards
+    for record, size in ((first, second.bytes), (second, first.bytes)):
+        with pytest.raises(MachineError, match=r"damaged; `matsci-hpc shards verify"):
+            map_shard(copy, record.model_copy(update={"bytes": size}))
+
+
 def test_a_thousand_random_flips_are_found(copy):
     chance = random.Random(7)
     paths = [path for path in sorted(copy.iterdir()) if path.name != "provenance.json"]
