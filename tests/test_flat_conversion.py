@@ -60,7 +60,7 @@ def test_shards_are_the_same(number, settings, store):
     [
         pytest.param({"min_distance": 0.0, "max_orbits": 30, "samples": 3000, "shard_size": 3000}, id="near"),
         pytest.param({"jitter": 0.03, "samples": {"a": 1000, "longer": 1000}, "shard_size": 2000}, id="jitter"),
-        pytest.param({"jitter": 300.0, "shard_size": 100}, id="wide"),
+        pytest.param({"jitter": 3e4, "cutoff": 1e4, "shard_size": 100, "groups": ["C1", "D2"]}, id="wide"),
     ],
 )
 def test_the_same_inputs_are_rejected_for_the_same_reasons(settings, store):
@@ -78,7 +78,7 @@ def test_a_shard_without_a_usable_input_is_none():
 
 
 def test_ids_shrink_when_the_longest_is_rejected():
-    settings = {"jitter": 250.0, "shard_size": 40, "groups": ["C1"]}
+    settings = {"jitter": 5e4, "cutoff": 1e4, "shard_size": 40, "groups": ["C1"]}
     for seed in range(20):
         quick, ordinary = both(0, samples={"a": 39, "longest": 1}, seed=seed, **settings)
         assert quick == ordinary

@@ -37,12 +37,24 @@ def test_the_32_crystallographic_groups_are_the_axial_and_cubic_ones_without_for
     ],
 )
 def test_order_and_number_of_conjugacy_classes(name, order, classes):
-    group = point_groups.matrices(name)
-    assert len(group) == order == point_groups.order(name)
-    table = multiplication_table(group)
+    assert len(point_groups.matrices(name)) == order == point_groups.order(name)
+    assert conjugacy_classes(name) == classes
+
+
+@pytest.mark.parametrize("n", range(2, 13))
+def test_number_of_conjugacy_classes_of_the_axial_families(n):
+    dihedral = (n + 3) // 2 if n % 2 else n // 2 + 3
+    # The horizontal mirror commutes with all, and Dnd is the dihedral group of twice the order in another guise.
+    expected = {f"C{n}": n, f"C{n}h": 2 * n, f"D{n}": dihedral, f"C{n}v": dihedral}
+    expected |= {f"D{n}h": 2 * dihedral, f"D{n}d": n + 3, f"S{2 * n}": 2 * n}
+    assert {name: conjugacy_classes(name) for name in expected} == expected
+
+
+def conjugacy_classes(name):
+    table = multiplication_table(point_groups.matrices(name))
     inverse = np.argmax(table == 0, axis=1)
     conjugates = table[table, inverse[:, None]]
-    assert len({frozenset(column) for column in conjugates.T.tolist()}) == classes
+    return len({frozenset(column) for column in conjugates.T.tolist()})
 
 
 @pytest.mark.parametrize("name", EVERY)
