@@ -33,7 +33,8 @@ def suspects(groups: GroupsOfOrder, clouds: OrbitClouds, tolerance: float) -> ND
     Args:
         groups: the groups of the clouds.
         clouds: clouds scaled to radius 1.
-        tolerance: as of `extra_symmetry.has_extra_symmetry`, which finds no cloud that is not named here.
+        tolerance: as of `extra_symmetry.has_extra_symmetry`. That one also names clouds merely close to an extra
+            symmetry, up to six times the tolerance; such clouds need not be suspects here, and keep their label.
     """
     start, cloud = clouds.start, clouds.cloud
     orbits = np.diff(start)

@@ -12,7 +12,7 @@ from matsci_hpc.sources.cloud_generator import BLOCK, LABEL_TOLERANCE, CloudGene
 from matsci_hpc.sources.clouds import Operations, grow, seed_pairs
 from matsci_hpc.sources.exact_random import ExactRandom
 from matsci_hpc.sources.extra_symmetry import has_extra_symmetry
-from matsci_hpc.sources.orbits import GroupsOfOrder
+from matsci_hpc.sources.orbits import GroupsOfOrder, crowded_orbits
 from matsci_hpc.sources.orbits import grow as grow_orbits
 from matsci_hpc.sources.symmetry import SymmetrySource, divided, numbered
 from matsci_hpc.sources.symmetry_sieve import suspects
@@ -304,23 +304,30 @@ def test_random_numbers_are_uniform():
 
 
 @pytest.mark.parametrize("order", [1, 2, 4, 6, 8, 12, 24])
-def test_no_cloud_with_an_extra_symmetry_escapes_the_sieve(order):
-    """Clouds on a coarse grid, with few kinds, have extra symmetries and near ones by the dozen."""
+@pytest.mark.parametrize("noise", [0.0, 3e-4, 2e-3])
+def test_no_cloud_with_an_extra_symmetry_escapes_the_sieve(order, noise):
+    """Clouds on a coarse grid, with few kinds, have extra symmetries and near ones by the dozen.
+
+    `has_extra_symmetry` also names clouds that are merely close to one; those the sieve may hold back.
+    """
     names = tuple(name for name in point_groups.all_groups(12) if point_groups.order(name) == order)
     groups, random = GroupsOfOrder(order, names), np.random.default_rng(order)
-    group, orbits = random.integers(0, len(names), 3000), random.integers(1, 4, 3000)
-    orbits[group == 0] += 3 if order == 1 else 0
-    total = orbits.sum()
-    seed = np.round(random.normal(size=(3, total)), 1) + random.normal(size=(3, total)) * random.choice([0, 2e-4, 2e-3])
-    cloud = np.repeat(np.arange(3000), orbits)
-    radius = np.linalg.norm(seed, axis=0)
-    seed = (seed / np.maximum.reduceat(radius, np.cumsum(orbits) - orbits)[cloud]).astype(np.float32)
-    kind = random.integers(1, 3, total)
-    flat = grow(Operations(names), group, orbits, seed.T.astype(np.float64), kind)
+    group = random.integers(0, len(names), 3000)
+    orbits = np.array([point_groups.minimum_orbits(name) for name in names])[group] + random.integers(0, 3, 3000)
+    start = np.cumsum(orbits) - orbits
+    seed = np.round(random.normal(size=(3, orbits.sum())), 1) + noise * random.normal(size=(3, orbits.sum()))
+    radius = np.maximum.reduceat(np.linalg.norm(seed, axis=0), start)
+    seed, kind = (seed / np.repeat(radius, orbits)).astype(np.float32), random.integers(1, 3, orbits.sum())
+    made = grow_orbits(groups, group, orbits, seed, kind)
+    clouds = made.chosen(np.flatnonzero(~np.logical_or.reduceat(crowded_orbits(made, 0.05), start)))
+    orbits = np.diff(clouds.start)
+    flat = grow(Operations(names), clouds.group, orbits, clouds.seed.T.astype(np.float64), clouds.kind)
     extra = has_extra_symmetry(flat, seed_pairs(flat), LABEL_TOLERANCE)
-    named = suspects(groups, grow_orbits(groups, group, orbits, seed, kind), LABEL_TOLERANCE)
-    assert extra.sum() > 10
-    assert not (extra & ~named).any()
+    named = suspects(groups, clouds, LABEL_TOLERANCE)
+    assert (extra & named).sum() > 5
+    for cloud in np.flatnonzero(extra & ~named):
+        atoms = slice(flat.atom_start[cloud], flat.atom_start[cloud + 1])
+        assert count_isometries(flat.position[atoms], flat.kind[atoms], LABEL_TOLERANCE) == order
 
 
 def test_the_sieve_holds_back_few_of_the_usual_clouds():
