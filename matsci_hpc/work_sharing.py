@@ -24,6 +24,8 @@ CLAIMED, FAILED, BLOCKS, INPUTS, KEPT_INPUTS, REJECTED = range(6)
 """Places on the board."""
 LOOK_S = 0.5
 """Time between two looks at the board while a block is in work."""
+SHOW_S = 0.2
+"""Time between two looks for the progress that is shown."""
 GRACE_S = 15.0
 """How long a rank that failed waits for the others before it ends them."""
 
@@ -206,7 +208,7 @@ class _Shown:
     def __init__(self, board: Board, blocks: int, inputs: int, *, shown: bool) -> None:
         self._board, self._blocks = board, blocks
         self._progress = Progress(inputs, "inputs", shown=shown)
-        self._pulse = Pulse(self._look, 0.2) if shown else None
+        self._pulse = Pulse(self._look, SHOW_S) if shown else None
 
     def __enter__(self) -> None:
         self._progress.__enter__()

@@ -193,7 +193,7 @@ def test_a_heavy_structure_is_begun_first_and_the_others_do_the_rest(make_config
     folder.mkdir()
     for number in range(60):
         (folder / f"a{number:03d}.cif").write_text(ROCK_SALT)
-    edge = 10
+    edge = 16
     head, _, _ = ROCK_SALT.replace("5.64", str(3.0 * edge)).partition("Na1")
     sites = (f"N{n} Na {n % edge / edge} {n // edge % edge / edge} {n // edge**2 / edge} 1" for n in range(edge**3))
     (folder / "z.cif").write_text(head + "\n".join(sites) + "\n")
@@ -254,8 +254,9 @@ def test_rank_0_answers_while_it_computes(tmp_path, nodes):
 
 LINES = """
 import sys
+from matsci_hpc import work_sharing
 from matsci_hpc.telemetry import progress
-progress.LINE_EVERY_S = 0.3
+work_sharing.SHOW_S, progress.LINE_EVERY_S = 0.01, 0.05
 from matsci_hpc.cli import main
 sys.argv = ["matsci-hpc", "prep", *sys.argv[1:]]
 main()

@@ -72,7 +72,7 @@ def parse_poscar(data: bytes) -> Atoms:
         raise UnusableFileError(f"not a readable POSCAR: {reason}") from None
     if not number:
         raise UnusableFileError("no atoms")
-    if max(number) > MAX_ATOMIC_NUMBER:  # pymatgen gives a number to names that it does not know
+    if min(number) < 1 or max(number) > MAX_ATOMIC_NUMBER:  # pymatgen gives a number to names that it does not know
         raise UnusableFileError("not a readable POSCAR: line 6 names what is no chemical element")
     return (
         np.array(number, dtype=np.uint8),

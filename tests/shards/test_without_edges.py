@@ -51,7 +51,8 @@ def test_only_the_edges_are_missing(stored, lean):
     assert less.counts == full.counts
     assert less.statistics == full.statistics
     assert (lean / "quarantine.jsonl").read_bytes() == (stored / "quarantine.jsonl").read_bytes()
-    assert (lean / "index.h5").read_bytes() == (stored / "index.h5").read_bytes()
+    other = (stored / "index.h5").read_bytes().replace(full.fingerprint.encode(), less.fingerprint.encode())
+    assert (lean / "index.h5").read_bytes() == other
     for number, shard in enumerate(less.shards):
         mine, other = DataSet(lean).shard(number), DataSet(stored).shard(number)
         assert mine.keys() == (other.keys() - EDGES) | {"structures/edges"}
@@ -74,12 +75,13 @@ def test_it_says_so_and_verifies(stored, lean):
 
 
 def test_a_shard_of_other_edge_counts_is_found_even_with_the_right_checksum(lean, tmp_path):
-    record = read_manifest(lean).shards[0]
+    manifest = read_manifest(lean)
+    record = manifest.shards[0]
     copy = tmp_path / record.file
     copy.write_bytes((lean / record.file).read_bytes())
     with h5py.File(copy, "r+") as file:
         file["structures/edges"][0] += 1
-    assert f"{record.edges + 1}) samples, atoms and edges" in _shard_fault(copy, record)
+    assert f"{record.edges + 1}) samples, atoms and edges" in _shard_fault(copy, record, manifest)
 
 
 @pytest.mark.mpi

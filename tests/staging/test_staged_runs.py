@@ -92,6 +92,7 @@ def test_damage_is_found_while_staging(crystals, config, tmp_path, where, ranks)
 def test_too_little_memory_is_said_before(crystals, config, tmp_path):
     data = shutil.copytree(crystals, tmp_path / "data")
     manifest = json.loads((data / "dataset.json").read_text())
+    del manifest["xxh3_128"]
     manifest["shards"][1]["bytes"] = 10**15
     (data / "dataset.json").write_text(json.dumps(manifest))
     result = run_ranks(2, "train", config(data), f"run_dir={tmp_path / 'run'}", "data.staging.where=shared")
