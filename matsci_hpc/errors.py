@@ -28,6 +28,10 @@ class RankError(MachineError):
     def __init__(self, rank: int, reason: str) -> None:
         super().__init__(f"rank {rank} on {socket.gethostname()} {reason}")
 
+    def __reduce__(self) -> tuple[type[MachineError], tuple[object, ...]]:
+        """What other ranks are told: the words, of this rank and its host."""
+        return MachineError, self.args
+
 
 class JobError(MachineError):
     """What befell the job and every rank knows of, so that it is said once."""

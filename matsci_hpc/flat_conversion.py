@@ -177,7 +177,7 @@ def _usable_samples(samples: FlatSamples, usable: NDArray[np.bool_]) -> FlatSamp
     atoms = np.repeat(usable, sizes)
     identifiers = samples.id[usable]
     return FlatSamples(
-        id=identifiers.astype(f"S{np.strings.str_len(identifiers).max()}"),
+        id=identifiers.astype(f"S{np.char.str_len(identifiers).max()}"),
         atomic_number=samples.atomic_number[atoms],
         position=samples.position[atoms],
         offset=_offsets(sizes[usable]),

@@ -57,8 +57,8 @@ class Interruption:
             StoppedError: a signal has broken it off.
         """
         self.check()
-        self._at_once = True
         try:
+            self._at_once = True  # in here: a signal that comes right after it must be caught
             result = work()
             self._at_once = False
         except _StopNow:

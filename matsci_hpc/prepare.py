@@ -102,7 +102,7 @@ def _prepare(
     ranks = loop.run(lambda watched, number: _one_block(config, watched, number, fingerprint))
 
     def finish() -> tuple[Manifest, float]:
-        return _finish(config, source, fingerprint, ranks, start_s)
+        return _finish(config, source, fingerprint, ranks, start_s, lock)
 
     manifest, time_s = first(finish)
     return PrepResult(manifest, time_s, sum(each.kept_shards for each in ranks))
@@ -113,6 +113,7 @@ def _open(config: PrepConfig, lock: FolderLock) -> tuple[Source, str]:
     try:
         source = open_source(config, config.out / WORK)
     except MatsciError:
+        lock.release()
         _leave_folder(config.out)
         raise
     what = config.model_dump(mode="json", exclude={"out": True, "job": True, "source": {"path", "properties"}})
@@ -198,7 +199,7 @@ def _convert_block(config: PrepConfig, source: Source, number: int, fingerprint:
 
 
 def _finish(
-    config: PrepConfig, source: Source, fingerprint: str, ranks: list[RankWork], start_s: float
+    config: PrepConfig, source: Source, fingerprint: str, ranks: list[RankWork], start_s: float, lock: FolderLock
 ) -> tuple[Manifest, float]:
     work = config.out / WORK
     blocks = -(-len(source) // config.shard_size)
@@ -209,7 +210,9 @@ def _finish(
         _write_provenance(config, manifest, ranks, time_s)
         # Last of all: a folder with a manifest is a whole data set.
         write_manifest(config.out, manifest)
-        shutil.rmtree(work)
+        # NFS keeps a file that is still open, and its folder: whoever takes the lock now finds the manifest.
+        lock.release()
+        shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise output_error(Path(error.filename or config.out), error) from None
     return manifest, time_s

@@ -108,9 +108,9 @@ class BlockLoop:
         Raises:
             MatsciError: of any rank, on every rank.
         """
-        order = claim_order(self._source, self._blocks, self._size)
         failure: MatsciError | None = None
         with self._shown(), self._world.ending_all():
+            order = claim_order(self._source, self._blocks, self._size)
             try:
                 while (turn := self._board.add(CLAIMED)) < self._blocks:
                     self.check()
@@ -203,7 +203,7 @@ class _WatchedFlat(_Watched):
 
 
 class _Shown:
-    """Rank 0 shows the board twice a second, by a thread: its own block may take long."""
+    """Rank 0 shows the board every SHOW_S, by a thread: its own block may take long."""
 
     def __init__(self, board: Board, blocks: int, inputs: int, *, shown: bool) -> None:
         self._board, self._blocks = board, blocks

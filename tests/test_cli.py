@@ -1,10 +1,13 @@
 import json
+import pickle
 import subprocess
 import sys
 
 import pytest
 from crystals import ROCK_SALT
 from preparation import ENVIRONMENT, PROGRAM, run_program
+
+from matsci_hpc.errors import RankError
 
 GOOD = {"source": {"kind": "cif", "path": "cifs"}, "out": "out", "neighbors": {"cutoff": 4.0}}
 
@@ -174,3 +177,9 @@ def test_a_launcher_that_ends_the_other_ranks_does_not_change_the_exit_code(plac
         check=False,
     )
     assert done.returncode == 2
+
+
+def test_what_befell_a_rank_can_be_told_to_others():
+    error = RankError(3, "has no GPU")
+    told = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (str(told), told.exit_code) == (str(error), 3)

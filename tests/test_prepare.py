@@ -239,6 +239,19 @@ def test_block_without_one_usable_input(tmp_path, make_config):
     assert verify(out) == []
 
 
+@pytest.mark.parametrize("text", ["id,cif\n", ""], ids=["a header", "nothing"])
+def test_an_input_without_a_structure(tmp_path, text):
+    (tmp_path / "table.csv").write_text(text)
+    config = tmp_path / "prep.json"
+    source = {"kind": "csv", "path": str(tmp_path / "table.csv")}
+    write(config, json.dumps({"source": source, "out": str(tmp_path / "out"), "neighbors": {"cutoff": 4.0}}).encode())
+    done = run_program("prep", config)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "Traceback" not in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_hash_splits_stay_when_data_are_added():
     shares = {"train": 0.7, "none": 0.0, "val": 0.2, "test": 0.1}
     found = [split_of(f"sample-{n}", shares) for n in range(5000)]

@@ -16,7 +16,7 @@ from matsci_hpc.config.record_sources import (
     check_target_name,
     usable_names,
 )
-from matsci_hpc.targets import MAX_TARGETS
+from matsci_hpc.targets import MAX_SPLITS, MAX_TARGETS
 
 
 class SymmetryClouds(Section):
@@ -44,7 +44,7 @@ class SymmetryClouds(Section):
 class SymmetrySource(SymmetryClouds):
     """Synthetic point clouds as the input of a preparation."""
 
-    samples: PositiveInt | dict[str, PositiveInt]
+    samples: PositiveInt | Annotated[dict[str, PositiveInt], Field(min_length=1, max_length=MAX_SPLITS)]
     """Total, divided by `splits`; or the number for each split, such as {train: 2000000, val: 300000}."""
 
 

@@ -101,11 +101,9 @@ def _collect(work: Path, blocks: int, quarantine: Path) -> tuple[list[ShardRecor
                 file.write(f"{each.model_dump_json()}\n".encode())
                 first = first or each
             rejected += len(record.quarantined)
-    if first is not None and not shards:
-        raise UserInputError(
-            f"no usable structure: all {rejected} inputs were rejected, the first, {first.source}, "
-            f"because: {first.reason}"
-        )
+    if not shards:
+        why = f", the first, {first.source}, because: {first.reason}" if first is not None else ""
+        raise UserInputError(f"no usable structure: all {rejected} inputs were rejected{why}")
     return shards, statistics.result(), rejected
 
 

@@ -27,7 +27,7 @@ class TargetStatistics(BaseModel):
     count: int = 0
     """Samples that carry the target."""
     numbers: int | None = None
-    """Numbers that the moments are of, where a sample has more than one or none."""
+    """Numbers that the moments are of; None for targets of one number a sample, where it is the count."""
     mean: float | None = None
     squared_deviations: float | None = None
     """Sum of (value - mean)^2."""

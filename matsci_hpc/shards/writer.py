@@ -1,5 +1,6 @@
 """A shard as bytes: the HDF5 file, built in memory; and files of the same form that are filled in piece by piece."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,14 +48,17 @@ def reserve(
     Raises:
         OSError: it cannot be written.
     """
-    with h5py.File(path, "w", locking=False, **_ALIGNED) as file:
-        _write_head(file, attributes)
-        offsets = {}
-        for name, (shape, dtype) in fields.items():
-            array = file.create_dataset(name, shape=shape, dtype=dtype)
-            array[(0,) * len(shape)] = 0  # HDF5 gives an array its place in the file when something is written to it
-            offsets[name] = array.id.get_offset()
-        return offsets
+    offsets = {}
+    try:
+        with h5py.File(path, "w", locking=False, **_ALIGNED) as file:
+            _write_head(file, attributes)
+            for name, (shape, dtype) in fields.items():
+                array = file.create_dataset(name, shape=shape, dtype=dtype)
+                array[(0,) * len(shape)] = 0  # only then HDF5 gives an array its place in the file
+                offsets[name] = array.id.get_offset()
+    except RuntimeError as error:  # what HDF5 raises where closing fails
+        raise OSError(errno.EIO, str(error), str(path)) from None
+    return offsets
 
 
 def _write_head(file: h5py.File, attributes: Mapping[str, str | int | float]) -> None:

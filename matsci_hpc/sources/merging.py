@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.shards.layout import Array
 from matsci_hpc.shards.reader import DataSet
-from matsci_hpc.targets import MAX_SPLITS, MAX_TARGETS, TargetSpec
+from matsci_hpc.targets import ATOM_FIELDS, MAX_SPLITS, MAX_TARGETS, TargetSpec
 
 
 def labels(folders: list[Path], *, prefixes: bool) -> list[str]:
@@ -54,6 +54,8 @@ def common_targets(
             there = ", ".join(known) or "none at all"
             raise UserInputError(f"source.targets: no data set has a target {old!r}; there are: {there}")
         specs[name] = _same_spec(old, holders, data_sets)
+        if specs[name].per_atom and name in ATOM_FIELDS:
+            raise UserInputError(f"source.targets: a target of every atom cannot be called {name!r}; take another name")
     if len(specs) > MAX_TARGETS:
         raise UserInputError(
             f"{len(specs)} targets together; a data set can hold {MAX_TARGETS}: name some in source.targets"

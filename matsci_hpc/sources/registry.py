@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.base import Source
 
 READERS = {
@@ -33,7 +34,10 @@ def open_source(config: PrepConfig, staging: Path) -> Source:
         MachineError: reading it fails.
     """
     reader = reader_of(config.source.kind)
-    return cast("Source", reader.from_config(config.source, config.splits, staging))
+    source = cast("Source", reader.from_config(config.source, config.splits, staging))
+    if not len(source):
+        raise UserInputError(f"source: this {config.source.kind} input holds no structure; is it the right file?")
+    return source
 
 
 def reader_of(kind: str) -> Any:

@@ -295,3 +295,30 @@ def test_doubled_ids_against_a_plain_search(seed):
     doubled, first = doubled_ids(pieces, len(names), lambda place: names[place])
     expected = [(n, names.index(name)) for n, name in enumerate(names) if names.index(name) != n]
     assert list(zip(doubled.tolist(), first.tolist(), strict=True)) == expected
+
+
+FRAMES = """2
+Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3:forces:R:3 energy=-1.5 stress="1 2 3 2 4 5 3 5 6" pbc="T T T"
+Na 0 0 0 0.1 0.2 0.3
+Cl 2 2 2 -0.1 -0.2 -0.3
+1
+Lattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 energy=-2.5 pbc="T T T"
+Cu 0 0 0
+"""
+SHAPED = {
+    "energy": {"key": "energy", "unit": "eV"},
+    "force": {"key": "forces", "shape": [3], "per_atom": True},
+    "stress": {"key": "stress", "shape": [3, 3]},
+}
+
+
+def test_vectors_and_values_of_every_atom_are_handed_on(tmp_path):
+    (tmp_path / "a.xyz").write_text(FRAMES)
+    source = {"kind": "extxyz", "path": tmp_path / "a.xyz", "targets": SHAPED}
+    prepare(PrepConfig(source=source, out=tmp_path / "data", neighbors={"cutoff": CUTOFF}), World())
+    again = made(tmp_path / "data", tmp_path / "again", shard_size=4096, keep_splits=True)
+    assert shards(tmp_path / "again") == shards(tmp_path / "data")
+    assert again.shard(0)["atoms/force"][:2].tolist() == np.float32([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]]).tolist()
+    for name in ("position", "degree", "atomic_number"):
+        with pytest.raises(UserInputError, match=f"a target of every atom cannot be called '{name}'"):
+            made(tmp_path / "data", tmp_path / name, targets={name: "force"})
