@@ -120,6 +120,36 @@ def test_a_bad_document_is_one_rejected_input(tmp_path):
     assert found[1].source == "a.jsonl document 1"
 
 
+@pytest.mark.parametrize("place", ["document", "site", "species", "lattice"])
+def test_code_that_data_name_is_not_run(place, tmp_path, monkeypatch):
+    (tmp_path / "module_named_in_data.py").write_text(
+        """
+from pathlib import Path
+(Path(__file__).parent / "imported").touch()
+class Called:
+    @classmethod
+    def from_dict(cls, content):
+        (Path(__file__).parent / "called").touch()
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    evil = {"@module": "module_named_in_data", "@class": "Called"}
+    content = crystal(1).as_dict()
+    for each in {
+        "document": [content],
+        "site": content["sites"],
+        "species": content["sites"][0]["species"],
+        "lattice": [content["lattice"]],
+    }[place]:
+        each["properties"] = {"x": evil}
+        each["x"] = evil
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (found,) = read_all(open_source(tmp_path / "a.json", tmp_path))
+    np.testing.assert_array_equal(found.position, crystal(1).cart_coords.astype("f4"))
+    assert not (tmp_path / "imported").exists()
+    assert not (tmp_path / "called").exists()
+
+
 WRONG = {
     "broken off": (FORMS["list.json"][:-700], {}, r"a\.json: not JSON, or broken off, at byte"),
     "text": ("hello", {}, r"a\.json: not JSON, or broken off, at byte 0: 'hello'"),
