@@ -33,7 +33,8 @@ class PrepConfig(Section):
     """Share of each split. A hash decides the split of a sample, so it stays when data are added."""
     split_by: SplitBy = "id"
     """What is hashed: id, or formula: all samples of one reduced formula are in the same split. The shares are then
-    met on average only: nothing is balanced, and where formulas are few a split may be empty. Splits that the source names come before."""
+    met on average only: nothing is balanced, and where formulas are few a split may be empty. Splits that the source
+    names come before."""
 
     job: JobRequest = JobRequest()
 
