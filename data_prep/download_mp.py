@@ -20,6 +20,10 @@ from typing import Any, TextIO
 FIELDS = ("band_gap", "formation_energy_per_atom", "energy_above_hull", "is_metal")
 
 
+class UnusablePartError(Exception):
+    """What an interrupted download left cannot be gone on with; the message says why."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Download what the command line asks for; returns the exit code."""
     asked = parse(arguments)
@@ -36,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with MPRester(key) as client:
             count = download(client, asked.out, asked.fields, asked.per_request, asked.limit)
+    except UnusablePartError as error:
+        return fail(str(error), 2)
     except Exception as error:  # noqa: BLE001 - the client raises anything when the network or the server fails
         said = " ".join(str(error).split()).replace(key, "MP_API_KEY")
         return fail(f"{type(error).__name__}: {said[:300]}; run the same command again", 3)
@@ -48,9 +54,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path, help="file to write, such as downloads/mp.jsonl")
     parser.add_argument("--fields", nargs="+", default=list(FIELDS), help="what to fetch beside the structure")
-    parser.add_argument("--per-request", type=int, default=500, help="materials of one request")
-    parser.add_argument("--limit", type=int, default=None, help="materials at most, for a trial")
+    parser.add_argument("--per-request", type=positive, default=500, help="materials of one request")
+    parser.add_argument("--limit", type=positive, default=None, help="materials at most, for a trial")
     return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """A number of the command line that is at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
 
 
 def download(client: Any, out: Path, fields: Sequence[str], per_request: int, limit: int | None = None) -> int:
@@ -65,25 +78,34 @@ def download(client: Any, out: Path, fields: Sequence[str], per_request: int, li
 
     Returns:
         Number of materials in the file.
+
+    Raises:
+        UnusablePartError: there is the beginning of a download of other fields, or a damaged one.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     wanted = ["material_id", "structure", *fields]
     identifiers = sorted({each["material_id"] for each in summaries(client, fields=["material_id"])})[:limit]
     with part.open("a+", encoding="utf-8") as file:
-        done = written(file)
+        done = written(file, part, wanted)
         left = [each for each in identifiers if each not in done]
+        missing: list[str] = []
         for start in range(0, len(left), per_request):
             some = left[start : start + per_request]
             found = {each["material_id"]: each for each in summaries(client, material_ids=some, fields=wanted)}
             for identifier in some:
                 if identifier in found:
                     file.write(line_of(found[identifier], wanted))
+                else:
+                    missing.append(identifier)
             file.flush()
             os.fsync(file.fileno())
             print(f"{len(done) + start + len(some):,} of {len(identifiers):,}", file=sys.stderr)
         file.seek(0)
         count = sum(1 for _ in file)
+    if missing:
+        shown = ", ".join(missing[:10]) + (" ..." if len(missing) > 10 else "")
+        print(f"download_mp: {len(missing):,} materials were asked for and not sent: {shown}", file=sys.stderr)
     part.rename(out)
     return count
 
@@ -111,15 +133,36 @@ def as_json(value: Any) -> Any:
     return value
 
 
-def written(file: TextIO) -> set[str]:
-    """Ids of the lines that are there; a line that was cut off by an interruption is removed."""
+def written(file: TextIO, path: Path, wanted: Sequence[str]) -> set[str]:
+    """Ids of the lines that are there; a line that was cut off by an interruption is removed.
+
+    Args:
+        file: the lines.
+        path: of the file, for messages.
+        wanted: what every line should hold.
+
+    Raises:
+        UnusablePartError: a line holds something else, or is damaged.
+    """
     file.seek(0)
     done: set[str] = set()
     end = 0
+    number = 0
     while line := file.readline():
+        number += 1
         if not line.endswith("\n"):
             break
-        done.add(json.loads(line)["material_id"])
+        try:
+            document = json.loads(line)
+            identifier, fields = document["material_id"], set(document)
+        except (ValueError, TypeError, KeyError):
+            raise UnusablePartError(f"{path}: line {number} is damaged; remove the file, or that line") from None
+        if fields != set(wanted):
+            raise UnusablePartError(
+                f"{path}: line {number} has the fields {', '.join(sorted(fields))}, and now {', '.join(sorted(wanted))}"
+                " are asked for; ask for the same, or remove the file"
+            )
+        done.add(identifier)
         end = file.tell()
     file.seek(end)
     file.truncate()

@@ -128,12 +128,19 @@ def _refuse_endless_search(
 
 
 def _complete_lattice(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The cell with missing vectors of non-periodic directions filled in, for a search that inverts it."""
+    """The cell with unit vectors at right angles to the rest along the axes that do not repeat.
+
+    The search inverts the lattice, and what a file gives along such an axis may be zero or parallel to the others. It
+    never counts: images along the axis are 0.
+    """
     filled = cell.copy()
-    for axis in np.flatnonzero(~pbc):
-        if np.linalg.norm(filled[axis]) < 1e-8:
-            a, b = filled[(axis + 1) % 3], filled[(axis + 2) % 3]
-            normal = np.cross(a, b)
-            size = np.linalg.norm(normal)
-            filled[axis] = normal / size if size > 1e-8 else np.eye(3)[axis]
+    periodic, missing = np.flatnonzero(pbc), np.flatnonzero(~pbc)
+    if len(missing) == 1:
+        normal = np.cross(*cell[periodic])
+        filled[missing[0]] = normal / np.linalg.norm(normal)
+    elif len(missing) == 2:
+        along = cell[periodic[0]] / np.linalg.norm(cell[periodic[0]])
+        across = np.cross(along, np.eye(3)[np.abs(along).argmin()])
+        across /= np.linalg.norm(across)
+        filled[missing] = across, np.cross(along, across)
     return filled

@@ -106,6 +106,20 @@ def test_chain_without_other_vectors():
     assert {y for *_, y, _ in found} == {-1, 0, 1}
 
 
+@pytest.mark.parametrize("shape", ["parallel", "almost parallel", "zero", "huge"])
+@pytest.mark.parametrize("pbc", [each for each in itertools.product([True, False], repeat=3) if any(each)][1:])
+def test_vectors_that_do_not_repeat_never_count(pbc, shape):
+    """Also where atoms are far apart along them."""
+    repeats = np.array(pbc)
+    rng = np.random.default_rng(5)
+    cell = np.array([[3.0, 0.2, 0], [0.4, 3.1, 0], [0.5, -0.3, 2.8]])
+    position = np.concatenate([rng.uniform(-1, 2, (4, 3)), rng.uniform(-1, 2, (2, 3)) * 40, [[70, 60, -90]]])
+    expected = check(make(position, cell, pbc), 4.0)
+    along = cell[repeats].sum(axis=0)
+    given = {"parallel": along, "almost parallel": along + 1e-7, "zero": 0 * along, "huge": 1e6 * along + 1}[shape]
+    assert check(make(position, np.where(repeats[:, None], cell, given), pbc), 4.0) == expected
+
+
 def test_molecule_needs_no_cell():
     rng = np.random.default_rng(0)
     found = check(make(rng.uniform(-4, 4, size=(12, 3)), np.zeros((3, 3)), (False, False, False)), 3.0)

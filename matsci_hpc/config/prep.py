@@ -32,8 +32,9 @@ class PrepConfig(Section):
     splits: dict[str, float] = Field(default_factory=lambda: {"train": 0.9, "val": 0.05, "test": 0.05})
     """Share of each split. A hash decides the split of a sample, so it stays when data are added."""
     split_by: SplitBy = "id"
-    """What is hashed: id, or formula: all samples of one reduced formula are in the same split, and the shares are met
-    as nearly as the sizes of these groups allow. Splits that the source names come before."""
+    """What is hashed: id, or formula: all samples of one reduced formula are in the same split. The shares are then
+    met on average only: nothing is balanced, and where formulas are few a split may be empty. Splits that the source
+    names come before."""
 
     job: JobRequest = JobRequest()
 

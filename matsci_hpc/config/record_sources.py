@@ -114,7 +114,8 @@ class CsvSource(FilesSource):
     structure_column: str = "cif"
     """Column with the CIF text."""
     id_column: str | None = None
-    """Column with the id. Left out, ids are made of file name and row."""
+    """Column with the id, also where it is called id. Left out, ids are made of file name and row, the first row below
+    the header being 1."""
     targets: dict[str, TargetColumn] = Field(default_factory=dict, max_length=MAX_TARGETS)
     """Targets by the name they get in the data set. An empty cell, na, n/a, nan, none or null means no label."""
     split_column: str | None = None
@@ -132,7 +133,7 @@ class KeyedSource(FilesSource):
     targets: dict[str, TargetKey] = Field(default_factory=dict, max_length=MAX_TARGETS)
     """Targets by the name they get in the data set. No entry, null, or NaN means no label."""
     id_key: str | None = None
-    """Entry with the id. Left out, ids are made of file name and number."""
+    """Entry with the id. Left out, ids are made of file name and number, counted from 0."""
     split_key: str | None = None
     """Entry that names the split of each structure."""
 

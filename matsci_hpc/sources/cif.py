@@ -65,6 +65,8 @@ def parse_with_pymatgen(data: bytes) -> Atoms:
     except Exception as error:  # noqa: BLE001 - the parser raises anything on damaged text; each becomes a reason
         raise CifError(_one_line(error)) from None
     for name, value in CELL.findall(text):  # the parser makes some cell of any number
+        if value.count(".") > 1:
+            raise CifError(f"_cell_{name} is {value}")
         if float(value) <= 0 or (name.lower().startswith("angle") and float(value) >= 180):
             raise CifError(f"_cell_{name} is {value}")
     names = _DATA_BLOCK.findall(text)

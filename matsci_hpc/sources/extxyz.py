@@ -10,9 +10,11 @@ import numpy as np
 from matsci_hpc.config.record_sources import ExtxyzSource as Config
 from matsci_hpc.sources.record_files import DamagedFileError, RecordFile, RecordIndex, list_record_files
 from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted
-from matsci_hpc.structure import Rejected
+from matsci_hpc.structure import MAX_ATOMIC_NUMBER, Rejected
 
 SUFFIXES = (".xyz", ".extxyz")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MAX_DIGITS = 12
 
 
 class ExtxyzFrames:
@@ -111,27 +113,48 @@ class Frame:
 
         if self._read is None:
             try:
+                self._check_columns()
                 self._read = next(iter(read_xyz(io.StringIO(self._data.decode()), 0)))
             except Exception as error:  # noqa: BLE001 - the parser raises anything on damaged text
                 raise RecordError(_reason(error)) from None
         return self._read
+
+    def _check_columns(self) -> None:
+        """Raise ValueError where the columns are not those of the atoms; ASE would list any number of them first."""
+        properties = self._entries().get("Properties")
+        if not isinstance(properties, str):
+            return
+        fields = properties.split(":")
+        columns = sum(max(0, int(each)) for each in fields[2::3])
+        there = len(b"".join(self._data.split(b"\n", 3)[2:3]).split())
+        if columns > there:
+            raise ValueError(f"Properties names {columns:,} columns, and the first atom has {there}")
+        if not {"pos", "positions"} & set(fields[::3]):
+            raise ValueError("Properties names no column pos")
 
 
 def from_ase(atoms: Any) -> Atoms:
     """The structure of an `ase.Atoms`.
 
     Raises:
-        RecordError: an atom is no chemical element.
+        RecordError: an atom is no chemical element, or something is missing or of the wrong kind.
     """
-    numbers = np.asarray(atoms.numbers)
-    if len(numbers) and (numbers.min() < 1 or numbers.max() > 118):
+    try:
+        numbers = np.asarray(atoms.numbers)
+        known = numbers.dtype.kind in "iuf" and bool(((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER)).all())
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused with all that is
+            found = Atoms(
+                numbers.astype(np.uint8) if known else np.zeros(0, dtype=np.uint8),
+                np.asarray(atoms.positions, dtype=np.float32),
+                np.asarray(atoms.cell.array, dtype=np.float32),
+                np.asarray(atoms.pbc, dtype=bool),
+            )
+    except Exception as error:  # noqa: BLE001 - an object from a file may lack anything
+        text = " ".join(str(error).split())[:200]
+        raise RecordError(f"not usable atoms of ASE: {type(error).__name__}: {text}") from None
+    if not known:
         raise RecordError("an atom is no chemical element")
-    return Atoms(
-        numbers.astype(np.uint8),
-        np.asarray(atoms.positions, dtype=np.float32),
-        np.asarray(atoms.cell.array, dtype=np.float32),
-        np.asarray(atoms.pbc, dtype=bool),
-    )
+    return found
 
 
 def _scan(stream: BinaryIO, file: RecordFile) -> Iterator[int]:  # noqa: ARG001 - the same for every file
@@ -143,11 +166,13 @@ def _scan(stream: BinaryIO, file: RecordFile) -> Iterator[int]:  # noqa: ARG001 
             number += 1
             continue
         begin = position
-        if not line.strip().isdigit():
+        if position == 0 and line.startswith(_BYTE_ORDER_MARK):
+            begin, line = len(_BYTE_ORDER_MARK), line[len(_BYTE_ORDER_MARK) :]
+        if not line.strip().isdigit() or len(line.strip()) > _MAX_DIGITS:
             shown = line[:40].decode(errors="replace").strip()
             raise DamagedFileError(f"line {number} should be a number of atoms, and is {shown!r}")
         atoms = int(line)
-        position += len(line)
+        position = begin + len(line)
         for _ in range(atoms + 1):
             line = stream.readline()
             if not line:

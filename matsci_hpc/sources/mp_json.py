@@ -15,6 +15,10 @@ from matsci_hpc.structure import Rejected
 SUFFIXES = (".json", ".jsonl")
 _BLOCK_BYTES = 1 << 20
 _BETWEEN = b" \t\r\n,[]"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MAX_DOCUMENT_BYTES = 1 << 30
+_DECODER = json.JSONDecoder(strict=False, parse_int=float)
+"""Finds where objects end: control characters in texts and numbers of any length do not keep it from that."""
 
 
 class JsonDocuments:
@@ -55,7 +59,7 @@ class JsonDocuments:
             for number, text in enumerate(texts[wanted], chunk.first + wanted.start):
                 title = f"{name} document {number}"
                 try:
-                    content = json.loads(text)
+                    content = json.loads(text, strict=False)
                 except (ValueError, RecursionError) as error:
                     yield Rejected(title, f"not JSON: {error}")
                     continue
@@ -66,9 +70,12 @@ class JsonDocuments:
 
     def _scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:
         begin = stream.read(_BLOCK_BYTES)
-        by_lines = not file.file.name.lower().endswith(".json") or _first_line_is_a_document(begin)
+        before = len(_BYTE_ORDER_MARK) if begin.startswith(_BYTE_ORDER_MARK) else 0
+        begin = begin[before:]
+        called_json = file.file.name.lower().endswith(".json")
+        by_lines = _first_line_is_a_document(begin) if called_json else not _is_a_list(begin)
         self.by_lines.append(by_lines)
-        yield from (_scan_lines if by_lines else _scan_objects)(begin, stream)
+        yield from (_scan_lines if by_lines else _scan_objects)(begin, before, stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,40 +114,54 @@ def _first_line_is_a_document(begin: bytes) -> bool:
     if not end or not rest.strip() or not line.startswith(b"{"):
         return False
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
+        return isinstance(json.loads(line, strict=False), dict)
+    except (ValueError, RecursionError):
         return False
 
 
-def _scan_lines(begin: bytes, stream: BinaryIO) -> Iterator[int]:
-    position, data = 0, begin
-    while data:
-        cut = data.rfind(b"\n") + 1
-        for line in data[:cut].split(b"\n")[:-1]:
-            if line.strip():
-                yield position
-            position += len(line) + 1
+def _is_a_list(begin: bytes) -> bool:
+    """Whether a .jsonl file really is a list of documents."""
+    return begin.lstrip().startswith(b"[") and begin.lstrip()[1:].lstrip().startswith(b"{")
+
+
+def _scan_lines(begin: bytes, position: int, stream: BinaryIO) -> Iterator[int]:
+    """Where lines begin that are not blank, in what was read from a position on and what follows."""
+    start, blank, block = position, True, begin  # of the line that is being read
+    while block:
+        *ended, last = block.split(b"\n")
+        for part in ended:
+            if not blank or part.strip():
+                yield start
+            position += len(part) + 1
+            start, blank = position, True
+        blank = blank and not last.strip()
+        position += len(last)
+        if position - start > _MAX_DOCUMENT_BYTES:
+            raise _too_large(start)
         block = stream.read(_BLOCK_BYTES)
-        if not block:
-            if data[cut:].strip():
-                yield position
-            return
-        data = data[cut:] + block
+    if not blank:
+        yield start
+
+
+def _too_large(where: int) -> DamagedFileError:
+    return DamagedFileError(f"what begins at byte {where} goes on for over 1 GiB, which is no document")
 
 
 def _lines(data: bytes) -> list[bytes]:
     return [line for line in data.split(b"\n") if line.strip()]
 
 
-def _scan_objects(begin: bytes, stream: BinaryIO) -> Iterator[int]:
+def _scan_objects(begin: bytes, position: int, stream: BinaryIO) -> Iterator[int]:
     """Where the objects of a list begin. What is read is kept until the object in it is whole."""
-    data, position, size = begin, 0, _BLOCK_BYTES
+    data, size = begin, _BLOCK_BYTES
     while True:
         offset = 0
         for start, end in _whole_objects(data):
             yield position + start
             offset = end
         position, data = position + offset, data[offset:]
+        if len(data) > _MAX_DOCUMENT_BYTES:
+            raise _too_large(position + len(data) - len(data.lstrip(_BETWEEN)))
         size = max(_BLOCK_BYTES, len(data))  # twice as much each time, or a large object would take for ever
         block = stream.read(size)
         if not block:
@@ -159,14 +180,14 @@ def _objects(data: bytes) -> list[bytes]:
 def _whole_objects(data: bytes) -> Iterator[tuple[int, int]]:
     """Begin and end of the objects that stand one after the other, as far as they are whole."""
     # The syntax of JSON is ASCII, and in Latin-1 every byte is a character: places in the text are places in the file.
-    text, decoder, place = data.decode("latin-1"), json.JSONDecoder(strict=False), 0
+    text, place = data.decode("latin-1"), 0
     while True:
-        while place < len(text) and text[place] in " \t\r\n,[]\ufeff":
+        while place < len(text) and text[place] in " \t\r\n,[]":
             place += 1
         if place == len(text) or text[place] != "{":
             return
         try:
-            _, end = decoder.raw_decode(text, place)
+            _, end = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
             return
         yield place, end

@@ -10,8 +10,8 @@ from matsci_hpc.sources.file_source import FileSource, UnusableFileError
 from matsci_hpc.sources.quick_cif import Atoms
 from matsci_hpc.structure import MAX_ATOMIC_NUMBER
 
-_NAMED_ELEMENTS = re.compile(r"(?:[A-Z][a-z]?(?:_\w*)?(?:/\w*)?\s*)+")
-"""Line 6 of VASP 5 and newer: an element for each count, perhaps with the name or hash of its potential."""
+_NAMED_ELEMENTS = re.compile(r"[A-Z][a-z]?(?:_\w*)?(?:/\w*)?|(?:[A-Z][a-z]?)+")
+"""A word of line 6 of VASP 5 and newer: an element, perhaps with the name or hash of its potential, or several."""
 
 
 class PoscarSource(FileSource):
@@ -60,8 +60,10 @@ def parse_poscar(data: bytes) -> Atoms:
         raise UnusableFileError(
             "line 6 names no elements, as in files of VASP 4: put a line of symbols before the counts"
         )
-    if not _NAMED_ELEMENTS.fullmatch(lines[5].strip()):
+    words = lines[5].split()
+    if not words or not all(_NAMED_ELEMENTS.fullmatch(word) for word in words):
         raise UnusableFileError("not a readable POSCAR: line 6 is no list of elements")
+    _refuse_too_many_atoms(lines)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -79,3 +81,13 @@ def parse_poscar(data: bytes) -> Atoms:
         np.asarray(structure.cart_coords, dtype=np.float32),
         np.asarray(structure.lattice.matrix, dtype=np.float32),
     )
+
+
+def _refuse_too_many_atoms(lines: list[str]) -> None:
+    """Raise UnusableFileError where there are more atoms than lines: pymatgen would list them before it looks."""
+    for count, line in enumerate(lines[6:16], 1):  # symbols may go on over some lines, as many as the counts then take
+        if line.split() and line.split()[0].isdecimal():
+            counts = [word for each in lines[5 + count : 5 + 2 * count] for word in each.split() if word.isdecimal()]
+            if any(len(word) > 12 for word in counts) or sum(int(word) for word in counts) > len(lines):
+                raise UnusableFileError(f"not a readable POSCAR: it has {len(lines)} lines, too few for its atoms")
+            return

@@ -1,5 +1,6 @@
 """Structures and molecules of pymatgen, as objects or as the documents that `as_dict` makes of them."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ def is_structure_document(document: object) -> bool:
 
 
 def from_document(document: Mapping[str, Any]) -> Atoms:
-    """The structure in what `as_dict` gave.
+    """The structure in what `as_dict` gave; nothing that the document names is imported or called.
 
     Raises:
         RecordError: it cannot be read, or is not fully ordered.
@@ -22,12 +23,34 @@ def from_document(document: Mapping[str, Any]) -> Atoms:
     from pymatgen.core.structure import Molecule, Structure
 
     try:
-        found = (Structure if "lattice" in document else Molecule).from_dict(dict(document))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # absurd lattices are refused later, with the name of the input
+            found = (Structure if "lattice" in document else Molecule).from_dict(_geometry(document))
     except Exception as error:  # noqa: BLE001 - the parser raises anything on damaged documents; each becomes a reason
         text = " ".join(str(error).split())[:200]
         missing = f"{text} is missing" if isinstance(error, KeyError) else text
         raise RecordError(f"not a structure of pymatgen: {missing or type(error).__name__}") from None
     return from_pymatgen(found)
+
+
+def _geometry(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Lattice, elements and places alone.
+
+    Properties of sites are left out because pymatgen makes objects of them: of any class of any module they name.
+    """
+    sites = [
+        {"species": [_only(each, _SPECIES) for each in site["species"]]} | _only(site, ("abc", "xyz"))
+        for site in document["sites"]
+    ]
+    return {"sites": sites} | ({"lattice": _only(document["lattice"], _LATTICE)} if "lattice" in document else {})
+
+
+_SPECIES = ("element", "oxidation_state", "occu")
+_LATTICE = ("matrix", "pbc", "a", "b", "c", "alpha", "beta", "gamma")
+
+
+def _only(document: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: document[name] for name in names if name in document}
 
 
 def from_pymatgen(found: Any) -> Atoms:

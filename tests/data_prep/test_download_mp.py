@@ -63,6 +63,52 @@ def test_an_interrupted_download_goes_on(recipe, tmp_path):
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.fixture
+def begun(recipe, tmp_path):
+    """An interrupted download of band gaps."""
+    out = tmp_path / "mp.jsonl"
+    with pytest.raises(ConnectionError):
+        recipe.download(Server(answers=2), out, ["band_gap"], per_request=7)
+    return out
+
+
+def test_it_does_not_go_on_with_other_fields(recipe, begun):
+    before = (part := begun.with_name("mp.jsonl.part")).read_bytes()
+    message = r"mp\.jsonl\.part: line 1 has the fields band_gap, material_id, structure, and now is_metal, "
+    with pytest.raises(recipe.UnusablePartError, match=message):
+        recipe.download(Server(), begun, ["is_metal"], per_request=7)
+    assert part.read_bytes() == before
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", "7"])
+def test_a_damaged_line(recipe, begun, line):
+    with begun.with_name("mp.jsonl.part").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(recipe.UnusablePartError, match="line 15 is damaged"):
+        recipe.download(Server(), begun, ["band_gap"], per_request=7)
+
+
+def test_materials_that_are_not_sent_are_reported(recipe, tmp_path, capsys):
+    server = Server()
+    search = server.search
+
+    def forgetful(**query):
+        for number, each in enumerate(search(**query)):
+            if "material_ids" not in query or number % 5:
+                yield each
+
+    server.materials.summary.search = forgetful
+    assert recipe.download(server, tmp_path / "mp.jsonl", ["band_gap"], per_request=30) == 24
+    assert "6 materials were asked for and not sent: mp-0, mp-10, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "some"])
+def test_numbers_of_the_command_line(recipe, number, capsys):
+    with pytest.raises(SystemExit):
+        recipe.main(["mp.jsonl", "--per-request", number])
+    assert "argument --per-request" in capsys.readouterr().err
+
+
 def test_what_it_writes_can_be_prepared(recipe, tmp_path):
     out = tmp_path / "mp.jsonl"
     recipe.download(Server(), out, ["band_gap", "is_metal"], per_request=10)

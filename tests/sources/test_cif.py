@@ -127,6 +127,13 @@ def test_no_flipped_bit_escapes():
         }
 
 
+def test_a_cell_in_a_text_that_is_no_number():
+    """The parser reads past the text; what tells one from the other is not to be had without it."""
+    text = "_publ_section_comment\n;\nthe cell of version\n_cell_length_a 1.2.3\n;\n"
+    with pytest.raises(CifError, match=r"_cell_length_a is 1\.2\.3"):
+        parse_cif(changed("_cell_length_b", f"{text}_cell_length_b"))
+
+
 HARMLESS = {
     "a byte order mark": b"\xef\xbb\xbf" + ROCK_SALT.encode(),
     "line ends of Windows": ROCK_SALT.replace("\n", "\r\n").encode(),

@@ -20,7 +20,8 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.shards.verify import verify
-from matsci_hpc.sources.extxyz import ExtxyzFrames
+from matsci_hpc.sources.extxyz import ExtxyzFrames, from_ase
+from matsci_hpc.sources.records import RecordError
 from matsci_hpc.structure import Rejected, Structure
 from matsci_hpc.training.tasks import build_tasks
 
@@ -121,11 +122,15 @@ def test_bad_frames_are_rejected_and_the_next_ones_read(tmp_path):
         "1\nProperties=species:S:1:pos:R:3:forces:R:3 energy=4.0\nCu 0 0 0 1 nan 2\n",
         "1\nenergy=wide\nCu 0 0 0\n",
         "1\nanything at all\nCu 0 0 0\n",
+        "1\nProperties=species:S:1:pos:R:1000000000\nCu 0 0 0\n",
+        "1\nProperties=species:S:1:x:R:3\nCu 0 0 0\n",
+        "1\n\nCu 1e300 0 0\n",
     ]
     (tmp_path / "a.xyz").write_text("\n".join(frames))
     targets = {name: TARGETS[name] for name in ("energy", "force")}
     found = read_all(open_source(tmp_path / "a.xyz", tmp_path, targets=targets))
-    assert [type(each) for each in found] == [Structure, Rejected, Rejected, Structure, Rejected, Structure]
+    kinds = [Structure, Rejected, Rejected, Structure, Rejected, Structure, Rejected, Rejected, Structure]
+    assert [type(each) for each in found] == kinds
     assert found[1].source == "a.xyz frame 1"
     assert "partly absent: 1 of its 3" in found[3].fault(
         open_source(tmp_path / "a.xyz", tmp_path, targets=targets).targets
@@ -133,10 +138,35 @@ def test_bad_frames_are_rejected_and_the_next_ones_read(tmp_path):
     assert found[4].reason == "target energy is 'wide', not a number"
     assert not found[5].pbc.any()
     assert not found[5].targets
+    assert "names 1,000,000,001 columns, and the first atom has 4" in found[6].reason
+    assert "no column pos" in found[7].reason
+    assert found[8].fault() == "a position is not a finite number"
+
+
+def test_a_byte_order_mark(text, tmp_path):
+    (tmp_path / "a.xyz").write_text(text)
+    (tmp_path / "b.xyz").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    plain, marked = (open_source(tmp_path / name, tmp_path / name[0] / "x") for name in ("a.xyz", "b.xyz"))
+    assert len(marked) == len(plain)
+    for start, stop in [(0, 1), (3, 20), (0, len(plain))]:
+        for one, other in zip(plain.read(start, stop), marked.read(start, stop), strict=True):
+            np.testing.assert_array_equal(one.position, other.position)
+
+
+@pytest.mark.parametrize("name", ["positions", "numbers", "text"])
+def test_atoms_of_ase_that_are_not_whole(name):
+    atoms = frame(0)
+    if name == "text":
+        atoms.arrays["numbers"] = np.array(["Cu"] * len(atoms))
+    else:
+        del atoms.arrays[name]
+    with pytest.raises(RecordError, match="no chemical element" if name == "text" else f"KeyError: '{name}'"):
+        from_ase(atoms)
 
 
 WRONG = {
     "cut off": ("2\n\nCu 0 0 0\n", {}, r"a\.xyz: breaks off in the frame of 2 atoms that begins in line 1"),
+    "beyond counting": ("9" * 5000 + "\n\nCu 0 0 0\n", {}, f"line 1 should be a number of atoms, and is '{'9' * 40}'"),
     "no number": ("1\n\nCu 0 0 0\nCu 0 0 0\n", {}, "line 4 should be a number of atoms, and is 'Cu 0 0 0'"),
     "no key": ("1\nenergy=1\nCu 0 0 0\n", {"targets": {"gap": {"key": "gap"}}}, "anything under 'gap'.*energy"),
 }

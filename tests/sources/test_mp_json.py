@@ -10,6 +10,7 @@ from pymatgen.core import Structure as Crystal
 
 from matsci_hpc.config.record_sources import MpJsonSource as Config
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.sources import mp_json
 from matsci_hpc.sources.mp_json import JsonDocuments
 from matsci_hpc.structure import Rejected, Structure
 
@@ -50,6 +51,10 @@ DOCUMENTS = [document(number) for number in range(50)]
 FORMS = {
     "lines.jsonl": "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in DOCUMENTS),
     "lines.json": "\n\n".join(json.dumps(each) for each in DOCUMENTS),
+    "list.jsonl": json.dumps(DOCUMENTS),
+    "marked.jsonl": "\ufeff" + "\n".join(json.dumps(each) for each in DOCUMENTS),
+    "marked.json": "\ufeff" + json.dumps(DOCUMENTS),
+    "with line ends in texts.json": json.dumps(DOCUMENTS).replace("quoted", "\n"),
     "list.json": json.dumps(DOCUMENTS, ensure_ascii=False),
     "indented.json": json.dumps(DOCUMENTS, indent=1),
     "monty.json": json.dumps([each | {"structure": crystal(n)} for n, each in enumerate(DOCUMENTS)], cls=MontyEncoder),
@@ -96,6 +101,35 @@ def test_documents_larger_than_what_is_read_at_once(tmp_path):
     ]
 
 
+def test_lines_over_several_blocks(tmp_path):
+    large = [each | {"notes": "x" * 1_500_000} for each in DOCUMENTS[:3]]
+    text = "\n \n" + " " * 2_500_000 + "\n\n".join(json.dumps(each) for each in large) + "\n" + " " * 2_500_000
+    (tmp_path / "large.jsonl").write_text(text)
+    source = open_source(tmp_path / "large.jsonl", tmp_path, id_key="material_id")
+    assert [each.id for each in read_all(source)] == ["mp-0", "mp-1", "mp-2"]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_what_is_too_large_for_a_document(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(mp_json, "_MAX_DOCUMENT_BYTES", 3_000_000)
+    (tmp_path / name).write_text('{"a": 1}\n{"a": "' + "x" * 10_000_000)
+    with pytest.raises(UserInputError, match="what begins at byte 9 goes on for over 1 GiB"):
+        open_source(tmp_path / name, tmp_path)
+
+
+def test_endless_nesting(tmp_path):
+    (tmp_path / "a.json").write_text('{"a":' * 100_000 + "\n{}\n")
+    with pytest.raises(UserInputError, match="not JSON, or broken off"):
+        open_source(tmp_path / "a.json", tmp_path)
+
+
+def test_a_number_of_many_digits_is_one_rejected_input(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([document(1), {"a": 0}]).replace('"a": 0', f'"a": {"9" * 5000}'))
+    good, bad = read_all(open_source(tmp_path / "a.json", tmp_path))
+    assert isinstance(good, Structure)
+    assert bad.reason.startswith("not JSON")
+
+
 def test_a_bad_document_is_one_rejected_input(tmp_path):
     good = document(1)
     shared = crystal(1)
@@ -118,6 +152,36 @@ def test_a_bad_document_is_one_rejected_input(tmp_path):
     for reason, part in zip(reasons, parts, strict=True):
         assert part in reason
     assert found[1].source == "a.jsonl document 1"
+
+
+@pytest.mark.parametrize("place", ["document", "site", "species", "lattice"])
+def test_code_that_data_name_is_not_run(place, tmp_path, monkeypatch):
+    (tmp_path / "module_named_in_data.py").write_text(
+        """
+from pathlib import Path
+(Path(__file__).parent / "imported").touch()
+class Called:
+    @classmethod
+    def from_dict(cls, content):
+        (Path(__file__).parent / "called").touch()
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    evil = {"@module": "module_named_in_data", "@class": "Called"}
+    content = crystal(1).as_dict()
+    for each in {
+        "document": [content],
+        "site": content["sites"],
+        "species": content["sites"][0]["species"],
+        "lattice": [content["lattice"]],
+    }[place]:
+        each["properties"] = {"x": evil}
+        each["x"] = evil
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (found,) = read_all(open_source(tmp_path / "a.json", tmp_path))
+    np.testing.assert_array_equal(found.position, crystal(1).cart_coords.astype("f4"))
+    assert not (tmp_path / "imported").exists()
+    assert not (tmp_path / "called").exists()
 
 
 WRONG = {

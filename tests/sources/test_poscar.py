@@ -65,6 +65,8 @@ WAYS = {
     ),
     "line ends of Windows": DIRECT.replace("\n", "\r\n"),
     "names of potentials": DIRECT.replace("Na Cl", "Na_pv Cl"),
+    "names and hashes of potentials": DIRECT.replace("Na Cl", "Na_pv/f474ac0d Cl/79d9987ad87"),
+    "symbols in two lines": DIRECT.replace("Na Cl\n1 1\n", "Na\nCl\n1\n1\n"),
 }
 
 
@@ -111,6 +113,13 @@ BAD = {
     "empty": ("", "ends after 0 lines"),
     "no element": (DIRECT.replace("Na Cl", "Qq Cl"), "not a readable POSCAR"),
     "no number": (DIRECT.replace("5.64 0 0", "five 0 0"), "not a readable POSCAR"),
+    "a billion atoms": (DIRECT.replace("\n1 1\n", "\n1 1000000000\n"), "it has 10 lines, too few for its atoms"),
+    "atoms beyond counting": (DIRECT.replace("\n1 1\n", f"\n1 {'9' * 5000}\n"), "too few for its atoms"),
+    "a billion atoms after more symbols": (
+        DIRECT.replace("Na Cl\n1 1\n", "Na\nCl\n1\n1000000000\n"),
+        "too few for its atoms",
+    ),
+    "almost a list of elements": (DIRECT.replace("Na Cl", "A_" * 60 + "!"), "line 6 is no list of elements"),
     "prose": ("my structure\n" * 12, "line 6 is no list of elements"),
 }
 
