@@ -68,9 +68,10 @@ def from_pymatgen(found: Any) -> Atoms:
     if any(isinstance(site.specie, DummySpecies) for site in found):
         raise RecordError("an atom is no chemical element")
     lattice = getattr(found, "lattice", None)
-    return Atoms(
-        np.array(found.atomic_numbers, dtype=np.uint8),
-        np.asarray(found.cart_coords, dtype=np.float32),
-        np.zeros((3, 3), dtype=np.float32) if lattice is None else np.asarray(lattice.matrix, dtype=np.float32),
-        np.zeros(3, dtype=bool) if lattice is None else np.asarray(lattice.pbc, dtype=bool),
-    )
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are refused later
+        return Atoms(
+            np.array(found.atomic_numbers, dtype=np.uint8),
+            np.asarray(found.cart_coords, dtype=np.float32),
+            np.zeros((3, 3), dtype=np.float32) if lattice is None else np.asarray(lattice.matrix, dtype=np.float32),
+            np.zeros(3, dtype=bool) if lattice is None else np.asarray(lattice.pbc, dtype=bool),
+        )

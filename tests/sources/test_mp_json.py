@@ -130,6 +130,16 @@ def test_a_number_of_many_digits_is_one_rejected_input(tmp_path):
     assert bad.reason.startswith("not JSON")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [float("inf"), 1e300])
+def test_numbers_that_no_structure_has(number, tmp_path):
+    content = crystal(0).as_dict()
+    content["sites"][0]["abc"] = [number, 0, 0]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (found,) = read_all(open_source(tmp_path / "a.json", tmp_path))
+    assert found.fault() == "a position is not a finite number"
+
+
 def test_a_bad_document_is_one_rejected_input(tmp_path):
     good = document(1)
     shared = crystal(1)
