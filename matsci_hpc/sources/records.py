@@ -207,19 +207,21 @@ def _look_through(records: Records, wanted: Wanted) -> _Found:
     for record in records.read(0, len(records)):
         if not unseen and not everything:
             break
+        code = 0
         try:
             if isinstance(record, Rejected):
                 raise RecordError(record.reason)  # noqa: TRY301 - the same for every unreadable record
             known = known or record.keys()
             unseen -= {key for key in unseen if record.look_up(key) is not None}
-            ids.append(_hash(record, wanted.id_key, len(ids)))
+            code = _hash(record, wanted.id_key, len(ids))
             if wanted.split_key is not None:
                 found.splits.add(text_of(record.look_up(wanted.split_key)))
             for name in unknown:
                 found.classes[name].add(text_of(record.look_up(wanted.keys[name])))
         except RecordError as error:
             reason = reason or str(error)
-            ids.append(0)
+        finally:
+            ids.append(code)  # one for every record, or the numbers in `doubled` are those of others
     if unseen and known:
         key = min(unseen)
         name = next(name for name, each in wanted.keys.items() if each == key)
