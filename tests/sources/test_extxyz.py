@@ -139,7 +139,9 @@ def test_an_unreadable_frame_does_not_shift_the_numbers_of_those_with_the_same_i
     """What reads as far as its id counts once, though its class cannot be read."""
     frames = [("z", "fam=u", 0), ("a", "", "zero"), ("b", "fam=u", 0), ("b", "fam=u", 0), ("c", "fam=u", 0)]
     (tmp_path / "a.xyz").write_text("".join(f"1\nname={name} {more}\nCu 0 0 {z}\n" for name, more, z in frames))
-    source = open_source(tmp_path / "a.xyz", tmp_path, id_key="name", targets={"family": {"key": "fam", "kind": "class"}})
+    source = open_source(
+        tmp_path / "a.xyz", tmp_path, id_key="name", targets={"family": {"key": "fam", "kind": "class"}}
+    )
     assert source.doubled == {3: 2}
     assert [getattr(each, "id", None) for each in read_all(source)] == ["z", None, "b", None, "c"]
 
