@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from matsci_hpc.config.record_sources import AseDbSource as Config
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.sources.extxyz import from_ase
+from matsci_hpc.sources.record_files import distinct_names
 from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry
 from matsci_hpc.structure import Rejected
 
@@ -24,10 +25,11 @@ class AseRows:
     def __init__(self, paths: list[tuple[str | None, Path]], where: str) -> None:
         self.where, self.paths = where, paths
         digest = xxhash.xxh3_128()
+        self.names = distinct_names([path for _, path in paths])
         self.rows: list[NDArray[np.int64]] = []
         self.first = [0]
-        for split, path in paths:
-            digest.update(repr((path.name, split)).encode())
+        for name, (split, path) in zip(self.names, paths, strict=True):
+            digest.update(repr((name, split)).encode())
             _hash_file(path, digest)
             numbers = _numbers(path)
             self.rows.append(numbers)
@@ -68,7 +70,7 @@ class AseRows:
             if path.suffix.lower() == ".json":  # which is read whole for every row that is asked for
                 database = _Loaded({row.id: row for row in database.select()})
             for row in chosen.tolist():
-                name, identifier = f"{path.name} row {row}", f"{path.name}#{row}"
+                name, identifier = f"{self.names[number]} row {row}", f"{self.names[number]}#{row}"
                 try:
                     yield AseRow(name, identifier, split, database.get(id=row))
                 except Exception as error:  # noqa: BLE001 - a damaged row raises anything
