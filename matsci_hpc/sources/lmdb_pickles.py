@@ -110,11 +110,11 @@ class Entry:
 
     def look_up(self, key: str) -> object:
         """What stands under a dotted key; tensors and arrays of one number as that number."""
-        found = entry(self.content, key)
+        found = entry(self.content, key, attributes=True)
         _refuse_hole(found)
         if found is None:
             for dot in re.finditer(r"\.", key):
-                _refuse_hole(entry(self.content, key[: dot.start()]))
+                _refuse_hole(entry(self.content, key[: dot.start()], attributes=True))
         if hasattr(found, "detach"):  # a tensor
             found = found.detach().cpu().numpy()
         return found.item() if isinstance(found, np.ndarray) and found.size == 1 else found
@@ -125,7 +125,7 @@ class Entry:
 
     def atoms(self) -> Atoms:
         """The structure: an object of pymatgen or ASE, a document, or arrays under their usual names."""
-        found = entry(self.content, self.config.structure_key)
+        found = entry(self.content, self.config.structure_key, attributes=True)
         _refuse_hole(found)
         if found is not None and hasattr(found, "is_ordered"):
             return from_pymatgen(found)

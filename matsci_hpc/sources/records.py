@@ -260,15 +260,24 @@ def _classes(records: Records, wanted: Wanted, found: _Found, name: str) -> tupl
     return checked_classes(found.classes[name], f"{records.where}: {wanted.keys[name]}") if named is None else named
 
 
-def entry(document: object, key: str) -> object:
-    """What stands under a dotted key in mappings and attributes of objects; None if nothing does."""
+def entry(document: object, key: str, *, attributes: bool = False) -> object:
+    """What stands under a dotted key in mappings within mappings; None if nothing does.
+
+    Args:
+        document: a mapping.
+        key: the whole key, or keys with dots between them.
+        attributes: whether objects in it may be looked into as well. Methods are nothing that an input says.
+    """
     if isinstance(document, Mapping) and key in document:
         return document[key]
     for part in key.split("."):
         if isinstance(document, Mapping):
             document = document.get(part)
+        elif attributes and not part.startswith("_"):
+            document = getattr(document, part, None)
+            document = None if callable(document) else document
         else:
-            document = None if part.startswith("_") else getattr(document, part, None)
+            document = None
         if document is None:
             return None
     return document
