@@ -2,6 +2,8 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from matsci_hpc.config.record_sources import AseDbSource as Config
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.sources.extxyz import from_ase
+from matsci_hpc.sources.record_files import distinct_names
 from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry
 from matsci_hpc.structure import Rejected
 
@@ -24,10 +27,11 @@ class AseRows:
     def __init__(self, paths: list[tuple[str | None, Path]], where: str) -> None:
         self.where, self.paths = where, paths
         digest = xxhash.xxh3_128()
+        self.names = distinct_names([path for _, path in paths])
         self.rows: list[NDArray[np.int64]] = []
         self.first = [0]
-        for split, path in paths:
-            digest.update(repr((path.name, split)).encode())
+        for name, (split, path) in zip(self.names, paths, strict=True):
+            digest.update(repr((name, split)).encode())
             _hash_file(path, digest)
             numbers = _numbers(path)
             self.rows.append(numbers)
@@ -68,7 +72,7 @@ class AseRows:
             if path.suffix.lower() == ".json":  # which is read whole for every row that is asked for
                 database = _Loaded({row.id: row for row in database.select()})
             for row in chosen.tolist():
-                name, identifier = f"{path.name} row {row}", f"{path.name}#{row}"
+                name, identifier = f"{self.names[number]} row {row}", f"{self.names[number]}#{row}"
                 try:
                     yield AseRow(name, identifier, split, database.get(id=row))
                 except Exception as error:  # noqa: BLE001 - a damaged row raises anything
@@ -90,17 +94,25 @@ class AseRow:
     def look_up(self, key: str) -> object:
         """A key-value pair, a calculated property, or a dotted key of `data`."""
         try:
-            found = self._row.get(key)
+            found = None if key.startswith("_") else self._row.get(key)
+            found = None if callable(found) else found  # a method of the row: nothing that the file says
             return entry(self._row.data, key) if found is None else found
         except Exception as error:  # noqa: BLE001 - a damaged row raises anything
             raise RecordError(f"not a readable row: {_one_line(error)}") from None
 
     def keys(self) -> list[str]:
-        """Key-value pairs, calculated properties, and entries of `data`."""
+        """Key-value pairs, calculated properties, and entries of `data`.
+
+        Raises:
+            RecordError: the row is damaged.
+        """
         from ase.calculators.calculator import all_properties
 
-        calculated = [name for name in all_properties if self._row.get(name) is not None]
-        return sorted({*self._row.key_value_pairs, *calculated, *self._row.data})
+        try:
+            calculated = [name for name in all_properties if self._row.get(name) is not None]
+            return sorted({*self._row.key_value_pairs, *calculated, *self._row.data})
+        except Exception as error:  # noqa: BLE001 - a damaged row raises anything
+            raise RecordError(f"not a readable row: {_one_line(error)}") from None
 
     def atoms(self) -> Atoms:
         """The structure."""
@@ -128,7 +140,10 @@ def _connected(path: Path) -> Any:
     connect: Any = ase.db.connect  # ASE is typed in parts
     kind = "json" if path.suffix.lower() == ".json" else "db"
     # serial: where MPI is loaded, ASE would have all ranks read together, and each of ours reads on its own.
-    return connect(str(path), type=kind, serial=True, use_lock_file=False)
+    database = connect(str(path), type=kind, serial=True, use_lock_file=False)
+    if kind == "db":
+        database._connect = partial(_open_sqlite, path)  # noqa: SLF001 - ASE would open it for writing
+    return database
 
 
 def _numbers(path: Path) -> NDArray[np.int64]:
@@ -137,13 +152,24 @@ def _numbers(path: Path) -> NDArray[np.int64]:
         if path.suffix.lower() == ".json":
             rows = [row.id for row in _connected(path).select()]
         else:
-            _connected(path).count()  # says whether it is one of ASE's, and of a version that it reads
-            uri = f"{path.absolute().as_uri()}?mode=ro"
-            with sqlite3.connect(uri, uri=True) as database:
-                rows = [row for (row,) in database.execute("select id from systems")]
+            rows = _sqlite_numbers(path)
     except Exception as error:  # noqa: BLE001 - a file of anything else raises anything
         raise UserInputError(f"{path}: cannot be read as a database of ASE: {_one_line(error)}") from None
     return np.array(sorted(rows), dtype=np.int64)
+
+
+def _sqlite_numbers(path: Path) -> list[int]:
+    with closing(_open_sqlite(path)) as database:
+        # ASE must not see another database than its own: it would make its tables in it.
+        if not database.execute("select count(*) from sqlite_master where name = 'systems'").fetchone()[0]:
+            raise ValueError("it has no table of systems")
+        _connected(path).count()  # says whether it is of a version that ASE reads
+        return [row for (row,) in database.execute("select id from systems")]
+
+
+def _open_sqlite(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=20, uri=True)
 
 
 def _hash_file(path: Path, digest: xxhash.xxh3_128) -> None:

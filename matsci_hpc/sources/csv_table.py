@@ -93,9 +93,9 @@ class CsvTables:
     def _check(self, header: list[str], file: RecordFile) -> None:
         for column in self._wanted:
             if column not in header:
-                raise UserInputError(f"{file.file.name}: no column {column!r}; its columns are {', '.join(header)}")
+                raise UserInputError(f"{file.origin}: no column {column!r}; its columns are {', '.join(header)}")
             if header.count(column) > 1:
-                raise UserInputError(f"{file.file.name}: {header.count(column)} columns are called {column!r}")
+                raise UserInputError(f"{file.origin}: {header.count(column)} columns are called {column!r}")
 
 
 @dataclass(frozen=True, slots=True)

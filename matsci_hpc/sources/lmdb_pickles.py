@@ -20,6 +20,7 @@ from matsci_hpc.config.record_sources import LmdbSource as Config
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.sources.extxyz import from_ase
 from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
+from matsci_hpc.sources.record_files import distinct_names
 from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry
 from matsci_hpc.structure import Rejected
 
@@ -39,11 +40,12 @@ class LmdbEntries:
         self.where = config.where
         self.config = config
         self.files = [(split, file) for split, path in config.paths for file in _databases(path)]
+        self.names = distinct_names([path for _, path in self.files])
         self.keys: list[list[bytes] | int] = []
         self.first = [0]
         digest = xxhash.xxh3_128()
-        for split, path in self.files:
-            digest.update(repr((path.name, split)).encode())
+        for name, (split, path) in zip(self.names, self.files, strict=True):
+            digest.update(repr((name, split)).encode())
             keys = _keys(path, digest)
             plain = all(key == b"%d" % number for number, key in enumerate(keys))
             self.keys.append(len(keys) if plain else keys)
@@ -83,12 +85,12 @@ class LmdbEntries:
             chosen = [b"%d" % each for each in range(begin, end)] if isinstance(keys, int) else keys[begin:end]
             for key, data in zip(chosen, _values(path, chosen), strict=True):
                 shown = key.decode(errors="backslashreplace")
-                name = f"{path.name} key {shown}"
+                name = f"{self.names[number]} key {shown}"
                 content = _unpickled(data)
                 if isinstance(content, str):
                     yield Rejected(name, content)
                 else:
-                    yield Entry(name, f"{path.name}#{shown}", split, content, self.config)
+                    yield Entry(name, f"{self.names[number]}#{shown}", split, content, self.config)
 
 
 def len_of(keys: list[bytes] | int) -> int:
@@ -108,11 +110,11 @@ class Entry:
 
     def look_up(self, key: str) -> object:
         """What stands under a dotted key; tensors and arrays of one number as that number."""
-        found = entry(self.content, key)
+        found = entry(self.content, key, attributes=True)
         _refuse_hole(found)
         if found is None:
             for dot in re.finditer(r"\.", key):
-                _refuse_hole(entry(self.content, key[: dot.start()]))
+                _refuse_hole(entry(self.content, key[: dot.start()], attributes=True))
         if hasattr(found, "detach"):  # a tensor
             found = found.detach().cpu().numpy()
         return found.item() if isinstance(found, np.ndarray) and found.size == 1 else found
@@ -123,7 +125,7 @@ class Entry:
 
     def atoms(self) -> Atoms:
         """The structure: an object of pymatgen or ASE, a document, or arrays under their usual names."""
-        found = entry(self.content, self.config.structure_key)
+        found = entry(self.content, self.config.structure_key, attributes=True)
         _refuse_hole(found)
         if found is not None and hasattr(found, "is_ordered"):
             return from_pymatgen(found)

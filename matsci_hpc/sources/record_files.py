@@ -10,6 +10,7 @@ import io
 import tarfile
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,10 +32,17 @@ _BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """A file of records, and the split that all of them belong to if the config says so."""
+    """A file of records.
+
+    Attributes:
+        file: its bytes, and the name that its records are known by.
+        split: that all of them belong to, if the config says so.
+        origin: the file that people have, or archive and member, for messages.
+    """
 
     file: InputFile
-    split: str | None = None
+    split: str | None
+    origin: str
 
 
 class DamagedFileError(ValueError):
@@ -142,27 +150,54 @@ def list_record_files(
         MachineError: reading or unpacking fails.
     """
     folder = staging / STAGED
+    names = distinct_names([path for _, path in paths])
+    listed = [
+        (name, _list_path(path, name, split, suffixes, folder / str(number)))
+        for number, ((split, path), name) in enumerate(zip(paths, names, strict=True))
+    ]
+    times = Counter(each.file.name for _, files in listed for each in files)
     found = [
-        RecordFile(entry, split)
-        for number, (split, path) in enumerate(paths)
-        for entry in _list_path(path, suffixes, folder / str(number))
+        _renamed(each, f"{name}/{each.file.name}") if times[each.file.name] > 1 and name != each.file.name else each
+        for name, files in listed
+        for each in files
     ]
     packed = [each for each in found if _is_gzip(each.file)]
     if packed:
+        plain = {each.file.name for each in found}
         with _open_staged(folder / "records.bin") as target:
-            unpacked = {id(each): _unpack(each.file, target, folder / "records.bin") for each in packed}
+            unpacked = {id(each): _unpack(each, plain, target, folder / "records.bin") for each in packed}
         found = [replace(each, file=unpacked.get(id(each), each.file)) for each in found]
     return found
 
 
-def _list_path(path: Path, suffixes: tuple[str, ...], staging: Path) -> list[InputFile]:
+def distinct_names(paths: list[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart: `data.db`, or `train/data.db` where others are called that.
+
+    Raises:
+        UserInputError: a path stands there twice.
+    """
+    if doubled := [path for path, times in Counter(paths).items() if times > 1]:
+        raise UserInputError(f"{doubled[0]}: would be read more than once; name it once in source.path")
+    ends = Counter(path.parts[-length:] for path in paths for length in range(1, len(path.parts) + 1))
+    names = []
+    for parts in (path.parts for path in paths):
+        length = next((length for length in range(1, len(parts)) if ends[parts[-length:]] == 1), len(parts))
+        names.append(str(Path(*parts[-length:])))
+    return names
+
+
+def _list_path(path: Path, name: str, split: str | None, suffixes: tuple[str, ...], staging: Path) -> list[RecordFile]:
     if path.is_file() and not _is_tar(path):
-        return [InputFile(path.name, path, 0, path.stat().st_size)]
+        return [RecordFile(InputFile(name, path, 0, path.stat().st_size), split, str(path))]
     inputs = list_inputs(path, (*suffixes, ".gz"), staging)
     inputs = [each for each in inputs if each.name.lower().removesuffix(".gz").endswith(suffixes)]
     if not inputs:
         raise UserInputError(f"{path}: holds no {' or '.join(suffixes)} file")
-    return inputs
+    return [RecordFile(each, split, str(each.path) if path.is_dir() else f"{path}: {each.name}") for each in inputs]
+
+
+def _renamed(each: RecordFile, name: str) -> RecordFile:
+    return replace(each, file=replace(each.file, name=name))
 
 
 def _is_tar(path: Path) -> bool:
@@ -184,18 +219,21 @@ def _open_staged(path: Path) -> io.BufferedWriter:
         raise MachineError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _unpack(entry: InputFile, target: io.BufferedWriter, path: Path) -> InputFile:
-    begin = target.tell()
+def _unpack(packed_file: RecordFile, plain: set[str], target: io.BufferedWriter, path: Path) -> InputFile:
+    """An unpacked copy of a file, under its name without `.gz` unless one of `plain` has that."""
+    entry, begin = packed_file.file, target.tell()
     try:
         with gzip.GzipFile(fileobj=io.BufferedReader(_Window(entry), _BUFFER_BYTES)) as packed:
             while block := packed.read(_BUFFER_BYTES):
                 target.write(block)
         target.flush()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserInputError(f"{_where(entry)}: damaged or cut off, it cannot be unpacked: {error}") from None
+        raise UserInputError(f"{packed_file.origin}: damaged or cut off, it cannot be unpacked: {error}") from None
     except OSError as error:
-        raise MachineError(f"{_where(entry)}: unpacking to {path} failed: {error.strerror}") from None
+        raise MachineError(f"{packed_file.origin}: unpacking to {path} failed: {error.strerror}") from None
     name = entry.name[:-3] if entry.name.lower().endswith(".gz") else entry.name
+    # The end must stay: of what kind a file is goes by it.
+    name = f"{entry.name}/{Path(name).name}" if name != entry.name and name in plain else name
     return InputFile(name, path, begin, target.tell() - begin)
 
 
@@ -207,12 +245,7 @@ def _scanned(window: "_Window", each: RecordFile, scan: Scanner) -> Iterator[int
             while stream.read(_BUFFER_BYTES):
                 pass
     except DamagedFileError as error:
-        raise UserInputError(f"{_where(each.file)}: {error}") from None
-
-
-def _where(entry: InputFile) -> str:
-    """Path of a file, or of what it was taken from and its name in there."""
-    return str(entry.path) if entry.path.name == entry.name or entry.path.parent.name == STAGED else entry.name
+        raise UserInputError(f"{each.origin}: {error}") from None
 
 
 class _Window(io.RawIOBase):

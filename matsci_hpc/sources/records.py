@@ -152,19 +152,20 @@ class RecordSource:
             try:
                 yield self._structure(record, number)
             except (RecordError, WrongValueError) as error:
-                yield Rejected(record.name, str(error))
+                # Names of entries may be in it, and those may be no Unicode.
+                yield Rejected(record.name, str(error).encode(errors="backslashreplace").decode())
 
     def _structure(self, record: Record, number: int) -> Structure:
         identifier = record.default_id
         if self.wanted.id_key is not None:
-            identifier = text_of(record.look_up(self.wanted.id_key))
+            identifier = _label(record, self.wanted.id_key)
             if not identifier:
                 raise RecordError(f"no id under {self.wanted.id_key}")
         if number in self.doubled:
             raise RecordError(f"the id {identifier} is that of input {self.doubled[number]} already")
         split = record.split
         if self.wanted.split_key is not None:
-            split = text_of(record.look_up(self.wanted.split_key)) or split
+            split = _label(record, self.wanted.split_key) or split
         atoms = record.atoms()
         keys = self.wanted.keys
         targets = typed_values(self.targets, lambda name: record.look_up(keys[name]), len(atoms.atomic_number))
@@ -207,19 +208,21 @@ def _look_through(records: Records, wanted: Wanted) -> _Found:
     for record in records.read(0, len(records)):
         if not unseen and not everything:
             break
+        code = 0
         try:
             if isinstance(record, Rejected):
                 raise RecordError(record.reason)  # noqa: TRY301 - the same for every unreadable record
             known = known or record.keys()
             unseen -= {key for key in unseen if record.look_up(key) is not None}
-            ids.append(_hash(record, wanted.id_key, len(ids)))
+            code = _hash(record, wanted.id_key, len(ids))
             if wanted.split_key is not None:
-                found.splits.add(text_of(record.look_up(wanted.split_key)))
+                found.splits.add(_label(record, wanted.split_key))
             for name in unknown:
-                found.classes[name].add(text_of(record.look_up(wanted.keys[name])))
+                found.classes[name].add(_label(record, wanted.keys[name]))
         except RecordError as error:
             reason = reason or str(error)
-            ids.append(0)
+        finally:
+            ids.append(code)  # one for every record, or the numbers in `doubled` are those of others
     if unseen and known:
         key = min(unseen)
         name = next(name for name, each in wanted.keys.items() if each == key)
@@ -237,8 +240,20 @@ def _hash(record: Record, id_key: str | None, number: int) -> int:
     """64 bits of an id, 0 where there is none: in 10^8 ids two have the same by chance once in 4,000 data sets."""
     if id_key is None:
         return number
-    text = text_of(record.look_up(id_key))
+    text = _label(record, id_key)
     return xxhash.xxh3_64_intdigest(text.encode()) if text else 0
+
+
+def _label(record: Record, key: str) -> str:
+    """What stands under a key as text.
+
+    Raises:
+        RecordError: it cannot be read, or is nothing that a file can hold as text.
+    """
+    try:
+        return text_of(record.look_up(key))
+    except WrongValueError as fault:
+        raise RecordError(f"{key} {fault}") from None
 
 
 def _doubled(hashes: NDArray[np.uint64]) -> dict[int, int]:
@@ -258,15 +273,24 @@ def _classes(records: Records, wanted: Wanted, found: _Found, name: str) -> tupl
     return checked_classes(found.classes[name], f"{records.where}: {wanted.keys[name]}") if named is None else named
 
 
-def entry(document: object, key: str) -> object:
-    """What stands under a dotted key in mappings and attributes of objects; None if nothing does."""
+def entry(document: object, key: str, *, attributes: bool = False) -> object:
+    """What stands under a dotted key in mappings within mappings; None if nothing does.
+
+    Args:
+        document: a mapping.
+        key: the whole key, or keys with dots between them.
+        attributes: whether objects in it may be looked into as well. Methods are nothing that an input says.
+    """
     if isinstance(document, Mapping) and key in document:
         return document[key]
     for part in key.split("."):
         if isinstance(document, Mapping):
             document = document.get(part)
+        elif attributes and not part.startswith("_"):
+            document = getattr(document, part, None)
+            document = None if callable(document) else document
         else:
-            document = None if part.startswith("_") else getattr(document, part, None)
+            document = None
         if document is None:
             return None
     return document

@@ -25,12 +25,25 @@ class WrongValueError(ValueError):
 
 
 def text_of(value: object) -> str:
-    """A label as text: what a class, a split or an id is known by; empty where there is none."""
+    """A label as text: what a class, a split or an id is known by; empty where there is none.
+
+    Raises:
+        WrongValueError: nothing that a file can hold as text.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return str(value).strip()
+    try:
+        text = str(value).strip()
+        text.encode()
+    except UnicodeEncodeError:  # half of a pair, which JSON can write and UTF-8 cannot
+        raise WrongValueError(f"is {text[:60]!r}, which is no text in Unicode") from None
+    except ValueError:
+        raise WrongValueError("is a number of too many digits") from None
+    if "\0" in text:
+        raise WrongValueError(f"is {text[:60]!r}, with a zero byte in it")
+    return text
 
 
 def typed(value: object, kind: TargetKind, classes: tuple[str, ...] = ()) -> float | int | None:
@@ -57,7 +70,7 @@ def typed(value: object, kind: TargetKind, classes: tuple[str, ...] = ()) -> flo
             raise WrongValueError(f"is {text!r}; a binary target is 0, 1, false or true")
         return TRUTH[text.lower()]
     try:
-        return float(text)
+        return float(text.replace("_", "?"))  # Python takes 1_0 for 10, and no table means that
     except ValueError:
         raise WrongValueError(f"is {text[:60]!r}, not a number") from None
 
@@ -78,20 +91,36 @@ def typed_array(value: object, spec: TargetSpec, atoms: int) -> NDArray[np.float
     """
     if value is None or (isinstance(value, str) and value.strip().lower() in ABSENT):
         return None
-    try:
-        numbers = np.array(value.split() if isinstance(value, str) else value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise WrongValueError(f"is {str(value)[:60]!r}, not an array of numbers") from None
+    numbers = _numbers(value)
     if np.isnan(numbers).all():
         return None
     shape = spec.value_shape(atoms)
-    if numbers.size == math.prod(shape):
+    # An array of the same size and another shape is a transposed one, or that of something else.
+    dense = tuple(length for length in numbers.shape if length != 1)
+    in_one_row = len(dense) <= 1
+    if numbers.size == math.prod(shape) and (in_one_row or dense == tuple(length for length in shape if length != 1)):
         return numbers.reshape(shape)
-    if shape == (3, 3) and numbers.shape == (6,):
+    if shape == (3, 3) and dense == (6,):
         return np.take(numbers, _VOIGT)
-    if shape == (6,) and numbers.size == 9 and np.allclose(tensor := numbers.reshape(3, 3), tensor.T):
+    is_tensor = dense in ((9,), (3, 3))
+    if shape == (6,) and is_tensor and np.allclose(tensor := numbers.reshape(3, 3), tensor.T):
         return np.array([tensor[0, 0], tensor[1, 1], tensor[2, 2], tensor[1, 2], tensor[0, 2], tensor[0, 1]])
     raise WrongValueError(f"has shape {list(numbers.shape)} instead of {list(shape)}")
+
+
+def _numbers(value: object) -> NDArray[np.float64]:
+    """A copy of an array, a list or the numbers of a text as float64."""
+    try:
+        found = np.array(value.split() if isinstance(value, str) else value)
+        if found.dtype.kind in "biufOUS":  # nothing of complex numbers is dropped, no date taken for a number
+            return found.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        shown = str(value)[:60]
+    except ValueError:  # a number of thousands of digits
+        shown = type(value).__name__
+    raise WrongValueError(f"is {shown!r}, not an array of numbers")
 
 
 def typed_values(specs: Mapping[str, TargetSpec], look_up: Callable[[str], object], atoms: int) -> dict[str, Value]:

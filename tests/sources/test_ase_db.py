@@ -1,4 +1,6 @@
 import pickle
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from preparation import run_on_ranks
 from matsci_hpc.config.record_sources import AseDbSource as Config
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.ase_db import AseRows
+from matsci_hpc.structure import Rejected, Structure
 
 TARGETS = {
     "energy": {"key": "energy", "unit": "eV"},
@@ -93,6 +96,37 @@ def test_wrong_files(tmp_path):
     assert second.atomic_number.tolist() == [1]
     with pytest.raises(UserInputError, match=r"no input has anything under 'x'.*gap"):
         open_source(tmp_path / "a.db", tmp_path, targets={"x": {"key": "x"}})
+
+
+def test_a_database_of_others_is_left_as_it_is(tmp_path):
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("create table mine (a)")
+    before = path.read_bytes()
+    (tmp_path / "empty.db").touch()
+    for each in (path, tmp_path / "empty.db"):
+        with pytest.raises(UserInputError, match="cannot be read as a database of ASE: it has no table of systems"):
+            open_source(each, tmp_path)
+    assert path.read_bytes() == before
+    assert (tmp_path / "empty.db").stat().st_size == 0
+
+
+def test_methods_of_a_row_are_nothing_that_it_says(path, tmp_path):
+    with pytest.raises(UserInputError, match="anything under 'toatoms'"):
+        open_source(path, tmp_path, targets={"x": {"key": "toatoms", "kind": "class"}})
+    with pytest.raises(UserInputError, match=r"anything under 'elastic\.keys'"):
+        open_source(path, tmp_path, targets={"x": {"key": "elastic.keys", "kind": "class"}})
+    assert next(open_source(path, tmp_path, id_key="toatoms").read(0, 1)).reason == "no id under toatoms"
+
+
+def test_rows_with_damaged_entries_are_rejected(tmp_path):
+    with connect(tmp_path / "a.db") as database:
+        for number in range(3):
+            database.write(bulk("Cu"), gap=float(number), data={"x": 1})
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:
+        database.execute("update systems set data = '{' where id = 1")
+    source = open_source(tmp_path / "a.db", tmp_path, targets={"x": {"key": "x"}})
+    assert [type(each) for each in source.read(0, 3)] == [Rejected, Structure, Structure]
 
 
 @pytest.mark.mpi

@@ -164,6 +164,17 @@ def test_atoms_of_ase_that_are_not_whole(name):
         from_ase(atoms)
 
 
+def test_an_unreadable_frame_does_not_shift_the_numbers_of_those_with_the_same_id(tmp_path):
+    """What reads as far as its id counts once, though its class cannot be read."""
+    frames = [("z", "fam=u", 0), ("a", "", "zero"), ("b", "fam=u", 0), ("b", "fam=u", 0), ("c", "fam=u", 0)]
+    (tmp_path / "a.xyz").write_text("".join(f"1\nname={name} {more}\nCu 0 0 {z}\n" for name, more, z in frames))
+    source = open_source(
+        tmp_path / "a.xyz", tmp_path, id_key="name", targets={"family": {"key": "fam", "kind": "class"}}
+    )
+    assert source.doubled == {3: 2}
+    assert [getattr(each, "id", None) for each in read_all(source)] == ["z", None, "b", None, "c"]
+
+
 WRONG = {
     "cut off": ("2\n\nCu 0 0 0\n", {}, r"a\.xyz: breaks off in the frame of 2 atoms that begins in line 1"),
     "beyond counting": ("9" * 5000 + "\n\nCu 0 0 0\n", {}, f"line 1 should be a number of atoms, and is '{'9' * 40}'"),
