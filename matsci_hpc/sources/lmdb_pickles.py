@@ -110,6 +110,14 @@ class Entry:
 
     def look_up(self, key: str) -> object:
         """What stands under a dotted key; tensors and arrays of one number as that number."""
+        try:
+            return self._look_up(key)
+        except RecordError:
+            raise
+        except Exception as error:  # noqa: BLE001 - objects of all packages raise what they like
+            raise RecordError(f"{key} cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+    def _look_up(self, key: str) -> object:
         found = entry(self.content, key, attributes=True)
         _refuse_hole(found)
         if found is None:
@@ -125,6 +133,14 @@ class Entry:
 
     def atoms(self) -> Atoms:
         """The structure: an object of pymatgen or ASE, a document, or arrays under their usual names."""
+        try:
+            return self._atoms()
+        except RecordError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            raise RecordError(f"its structure cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+    def _atoms(self) -> Atoms:
         found = entry(self.content, self.config.structure_key, attributes=True)
         _refuse_hole(found)
         if found is not None and hasattr(found, "is_ordered"):
@@ -156,8 +172,17 @@ class Entry:
             number.astype(np.uint8),
             position.astype(np.float32),
             np.zeros((3, 3), dtype=np.float32) if cell is None else cell.astype(np.float32),
-            np.full(3, cell is not None),
+            self._periodic(cell is not None),
         )
+
+    def _periodic(self, has_cell: bool) -> NDArray[np.bool_]:
+        """Along which lattice vectors the structure repeats: along all where the entry says nothing."""
+        flags = self._array(("pbc",))
+        if flags is None or not has_cell:
+            return np.full(3, has_cell)
+        if flags.size not in (1, 3) or not np.isin(flags, (0, 1)).all():
+            raise RecordError(f"pbc is {flags.tolist()}, not three flags")
+        return np.broadcast_to(flags.reshape(-1) != 0, 3).copy()
 
     def _are_fractions(self, position: NDArray[np.float64]) -> bool:
         if self.config.coordinates != "auto":
@@ -182,14 +207,16 @@ class Entry:
             names = [f"_cell_length_{x}" for x in "abc"] + [f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma")]
             try:
                 parameters = [float(self.content[name]) for name in names]
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise RecordError(f"lengths and angles of the cell cannot be read: {error}") from None
         else:
             cell = self._array(CELLS)
-            if cell is not None and cell.size == 9:
-                return cell.reshape(3, 3)
-            if cell is None or cell.size != 6:
+            if cell is None or not cell.any():
                 return None
+            if cell.size == 9:
+                return cell.reshape(3, 3)
+            if cell.size != 6:
+                raise RecordError(f"the cell is an array of shape {list(cell.shape)}; it should be 3 x 3 or 6 numbers")
             parameters = cell.reshape(6).tolist()
         if min(parameters) <= 0 or max(parameters[3:]) >= 180:
             raise RecordError(f"lengths and angles of the cell are {parameters}")
@@ -201,7 +228,7 @@ class Entry:
             if (found := self.look_up(name)) is not None:
                 try:
                     return np.array(found, dtype=np.float64)
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     raise RecordError(f"{name} is no array of numbers") from None
         return None
 
@@ -219,6 +246,11 @@ class _Hole:
 
     def __setstate__(self, state: object) -> None:
         pass
+
+    def _take_in(self, *_: object) -> None:
+        """Of what a missing kind of list or dictionary is filled with, nothing is kept."""
+
+    __setitem__ = append = extend = add = update = _take_in
 
 
 class _Unpickler(pickle.Unpickler):
@@ -291,8 +323,13 @@ def _opened(path: Path) -> Any:
     except ImportError:
         raise MachineError("source.kind lmdb needs the package lmdb: pip install matsci-hpc[lmdb]") from None
     try:
-        return lmdb.open(
+        opened = lmdb.open(
             str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False, max_spare_txns=1
         )
+        pages_bytes = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
     except lmdb.Error as error:
         raise UserInputError(f"{path}: cannot be read as LMDB: {error}") from None
+    file = path / "data.mdb" if path.is_dir() else path
+    if file.stat().st_size < pages_bytes:  # reading past the end of a mapped file kills the process
+        raise UserInputError(f"{path}: is cut off, {file.stat().st_size:,} of {pages_bytes:,} bytes")
+    return opened

@@ -92,6 +92,20 @@ def test_atoms_of_ase_and_coordinates_by_config(tmp_path):
     np.testing.assert_allclose(found.position, CRYSTAL.cart_coords, atol=1e-6)
 
 
+PERIODICITY = {
+    "three flags": ({"pbc": torch.tensor([[True, True, False]])}, [True, True, False]),
+    "one flag": ({"pbc": False}, [False] * 3),
+    "none": ({}, [True] * 3),
+    "a cell of zeros": ({"cell": np.zeros((1, 3, 3)), "pbc": [True] * 3}, [False] * 3),
+}
+
+
+@pytest.mark.parametrize(("more", "expected"), PERIODICITY.values(), ids=PERIODICITY)
+def test_periodicity_is_what_the_entry_says(more, expected, tmp_path):
+    (found,) = read_all(open_source(write(tmp_path / "a.lmdb", {0: ARRAYS | more})))
+    assert found.pbc.tolist() == expected
+
+
 def test_order_targets_and_other_keys(tmp_path):
     entries = {
         number: ARRAYS | {"targets": {"regression": {"gap": torch.tensor([number / 4])}}, "metal": number % 2 == 0}
@@ -185,6 +199,28 @@ def test_bad_entries_are_rejected(tmp_path):
     for each, part in zip(found[:-1], parts, strict=True):
         assert part in each.reason
     assert isinstance(found[-1], Structure)
+
+
+@pytest.mark.parametrize("subdir", [False, True])
+def test_a_database_that_is_cut_off(tmp_path, subdir):
+    path = write(tmp_path / "a.lmdb", dict.fromkeys(range(200), ARRAYS), subdir=subdir)
+    file = path / "data.mdb" if subdir else path
+    whole = file.read_bytes()
+    for size in (len(whole) // 2, 9000):
+        file.write_bytes(whole[:size])
+        with pytest.raises(UserInputError, match=r"is cut off, [\d,]+ of [\d,]+ bytes"):
+            open_source(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [ARRAYS | {"pos": torch.zeros(2, 3, dtype=torch.bfloat16)}, {"structure": {"sites": 3}}, {"structure": object}],
+    ids=["bfloat16", "no sites", "a class"],
+)
+def test_whatever_an_entry_holds_is_a_structure_or_a_reason(tmp_path, content):
+    (found,) = read_all(open_source(write(tmp_path / "a.lmdb", {0: content})))
+    assert isinstance(found, Rejected)
+    assert found.reason
 
 
 def test_wrong_paths(tmp_path):
