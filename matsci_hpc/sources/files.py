@@ -47,8 +47,13 @@ class InputFile:
         except OSError as error:
             raise MachineError(f"{self.path}: reading failed: {error.strerror}; run the same command again") from None
         if len(data) != self.size:
-            raise UserInputError(f"{self.path}: shorter than when it was listed; do not change the input meanwhile")
+            raise changed(self.path)
         return data
+
+
+def changed(where: Path | str) -> UserInputError:
+    """What is to be said of an input that is not what it was when it was listed."""
+    return UserInputError(f"{where}: changed while it was read; start again once nothing writes to it any more")
 
 
 def list_inputs(path: Path, suffix: str | tuple[str, ...], staging: Path) -> list[InputFile]:

@@ -1,138 +1,22 @@
-"""Files that hold many records one after the other, so indexed that any rank reads any range of them.
+"""Files that hold many records one after the other: which there are at some paths, and how they are called.
 
-Rank 0 goes through every file once and notes where each STRIDE-th record begins: for 10^8 records that is some 100 MB,
-which is little enough to be sent to every rank. A range is read from the mark before it. Compressed files, which cannot
-be read from the middle, are unpacked once, next to the output.
+Compressed files, which cannot be read from the middle, are unpacked once, next to the output.
 """
 
 import gzip
 import io
 import tarfile
 import zlib
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, cast
-
-import numpy as np
-import xxhash
-from numpy.typing import NDArray
 
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.sources.files import InputFile, list_inputs
+from matsci_hpc.sources.record_index import BUFFER_BYTES, RecordFile, Window
 
-STRIDE = 16
-"""Records between two marks."""
 STAGED = "unpacked"
 """Folder in the staging folder for unpacked copies."""
-_BUFFER_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class RecordFile:
-    """A file of records.
-
-    Attributes:
-        file: its bytes, and the name that its records are known by.
-        split: that all of them belong to, if the config says so.
-        origin: the file that people have, or archive and member, for messages.
-    """
-
-    file: InputFile
-    split: str | None
-    origin: str
-
-
-class DamagedFileError(ValueError):
-    """A file of which nobody can tell where its records begin; the message says where it is damaged."""
-
-
-Scanner = Callable[[BinaryIO, RecordFile], Iterator[int]]
-"""Reads a file to its end and gives the byte at which each record begins. May raise DamagedFileError."""
-
-
-class RecordIndex:
-    """Where records lie, numbered through all files.
-
-    Attributes:
-        files: in order.
-        digest: hash of the names, splits and contents of all files.
-        first: int64 [files + 1], number of the first record of each file, and of all records.
-    """
-
-    def __init__(self, files: list[RecordFile], scan: Scanner) -> None:
-        self.files = files
-        digest = xxhash.xxh3_128()
-        offsets, begins, first = array("q"), array("q"), array("q", [0])
-        number = 0
-        for each in files:
-            digest.update(repr((each.file.name, each.split, each.file.size)).encode())
-            window = _Window(each.file, digest)
-            begins.append(len(offsets))
-            for place, offset in enumerate(_scanned(window, each, scan)):
-                if place % STRIDE == 0:
-                    offsets.append(offset)
-                number += 1
-            first.append(number)
-        begins.append(len(offsets))
-        self.digest = digest.hexdigest()
-        self.first: NDArray[np.int64] = np.array(first, dtype=np.int64)
-        self._offset: NDArray[np.int64] = np.array(offsets, dtype=np.int64)
-        self._begin: NDArray[np.int64] = np.array(begins, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return int(self.first[-1])
-
-    def chunks(self, start: int, stop: int) -> "Iterator[Chunk]":
-        """The bytes that hold the records `start` to `stop - 1`, a few at a time, with some before and after them.
-
-        Raises:
-            UserInputError: a file has changed since it was indexed, or may not be read.
-            MachineError: reading fails.
-        """
-        file = int(np.searchsorted(self.first, start, side="right")) - 1
-        while start < stop and file < len(self.files):
-            end = min(stop, int(self.first[file + 1]))
-            while start < end:
-                place = start - int(self.first[file])
-                mark = int(self._begin[file]) + place // STRIDE
-                begin = int(self._offset[mark])
-                entry = self.files[file].file
-                last = mark + 1 == int(self._begin[file + 1])
-                size = (entry.size if last else int(self._offset[mark + 1])) - begin
-                first = place - place % STRIDE
-                data = replace(entry, offset=entry.offset + begin, size=size).read()
-                after = min(end, int(self.first[file]) + first + STRIDE)
-                yield Chunk(self.files[file], file, data, first, start, after)
-                start = after
-            file += 1
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive records of a file.
-
-    Attributes:
-        source: the file.
-        number: of the file.
-        data: bytes of up to STRIDE records.
-        first: number within the file of the first of them.
-        start, stop: number among all records of the first that is wanted, and of the one after the last.
-    """
-
-    source: RecordFile
-    number: int
-    data: bytes
-    first: int
-    start: int
-    stop: int
-
-    def wanted(self, index: RecordIndex) -> slice:
-        """Which of the records in `data` are wanted."""
-        before = int(index.first[self.number]) + self.first
-        return slice(self.start - before, self.stop - before)
 
 
 def list_record_files(
@@ -223,8 +107,8 @@ def _unpack(packed_file: RecordFile, plain: set[str], target: io.BufferedWriter,
     """An unpacked copy of a file, under its name without `.gz` unless one of `plain` has that."""
     entry, begin = packed_file.file, target.tell()
     try:
-        with gzip.GzipFile(fileobj=io.BufferedReader(_Window(entry), _BUFFER_BYTES)) as packed:
-            while block := packed.read(_BUFFER_BYTES):
+        with gzip.GzipFile(fileobj=io.BufferedReader(Window(entry), BUFFER_BYTES)) as packed:
+            while block := packed.read(BUFFER_BYTES):
                 target.write(block)
         target.flush()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -235,48 +119,3 @@ def _unpack(packed_file: RecordFile, plain: set[str], target: io.BufferedWriter,
     # The end must stay: of what kind a file is goes by it.
     name = f"{entry.name}/{Path(name).name}" if name != entry.name and name in plain else name
     return InputFile(name, path, begin, target.tell() - begin)
-
-
-def _scanned(window: "_Window", each: RecordFile, scan: Scanner) -> Iterator[int]:
-    """Where the records of a file begin. What the scanner leaves unread is read here, for the hash."""
-    try:
-        with io.BufferedReader(window, _BUFFER_BYTES) as stream:
-            yield from scan(cast("BinaryIO", stream), each)
-            while stream.read(_BUFFER_BYTES):
-                pass
-    except DamagedFileError as error:
-        raise UserInputError(f"{each.origin}: {error}") from None
-
-
-class _Window(io.RawIOBase):
-    """The bytes of an input as a file of their own, hashed while they are read."""
-
-    def __init__(self, entry: InputFile, digest: xxhash.xxh3_128 | None = None) -> None:
-        super().__init__()
-        self._left = entry.size
-        self._digest = digest
-        self._name = str(entry.path)
-        try:
-            self._file = entry.path.open("rb", buffering=0)
-            self._file.seek(entry.offset)
-        except OSError as error:
-            raise UserInputError(f"{entry.path}: cannot be read: {error.strerror}") from None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer; 0 at the end of the input."""
-        view = memoryview(buffer)[: self._left]
-        try:
-            count = self._file.readinto(view) or 0
-        except OSError as error:
-            raise MachineError(f"{self._name}: reading failed: {error.strerror}; run the same command again") from None
-        self._left -= count
-        if self._digest is not None:
-            self._digest.update(view[:count])
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
