@@ -15,6 +15,7 @@ from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.sources.databases import Database, Databases, Keys, Listed
 from matsci_hpc.sources.extxyz import from_ase
 from matsci_hpc.sources.files import changed
+from matsci_hpc.sources.record_heads import MOST_RECORDS
 from matsci_hpc.sources.records import Atoms, RecordError, entry
 from matsci_hpc.structure import Rejected
 
@@ -29,16 +30,22 @@ class AseRows(Databases):
         """The rows of the databases that a config names."""
         return cls(config.paths, config.where)
 
-    def list_records(self, path: Path, digest: xxhash.xxh3_128) -> Listed:
+    @classmethod
+    def open_some(cls, config: Config, staging: Path) -> Self:  # noqa: ARG003 - as above
+        """The first rows of some of the databases. JSON is read whole, as ASE has no other way."""
+        return cls(config.paths, config.where, MOST_RECORDS)
+
+    def list_records(self, path: Path, digest: xxhash.xxh3_128, most: int | None) -> Listed:
         """Row numbers, ascending; those of removed rows are missing."""
-        _hash_file(path, digest)
+        if most is None:
+            _hash_file(path, digest)
         state = _state(path)
         try:
-            rows = [(row.id, row.natoms) for row in _connected(path).select()] if _is_json(path) else _sqlite_rows(path)
+            rows, count = _json_rows(path, most) if _is_json(path) else _sqlite_rows(path, most)
         except Exception as error:  # noqa: BLE001 - a file of anything else raises anything
             raise UserInputError(f"{path}: cannot be read as a database of ASE: {_one_line(error)}") from None
-        table = np.array(sorted(rows), dtype=np.int64).reshape(-1, 2)
-        return Listed(table[:, 0].copy(), table[:, 1] + 1, state)
+        table = np.array(rows, dtype=np.int64).reshape(-1, 2)
+        return Listed(table[:, 0].copy(), table[:, 1] + 1, state, count)
 
     def read_keys(self, database: Database, keys: Keys) -> "Iterator[AseRow | Rejected]":
         """The rows of some numbers."""
@@ -137,14 +144,21 @@ def _is_json(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
-def _sqlite_rows(path: Path) -> list[tuple[int, int]]:
-    """Number of each row, and bytes of its atomic numbers."""
+def _json_rows(path: Path, most: int | None) -> tuple[list[tuple[int, int]], int]:
+    """As `_sqlite_rows`."""
+    rows = sorted((row.id, row.natoms) for row in _connected(path).select())
+    return rows[:most], len(rows)
+
+
+def _sqlite_rows(path: Path, most: int | None) -> tuple[list[tuple[int, int]], int]:
+    """Number and about the size of the first rows, and how many rows there are."""
     with closing(_open_sqlite(path)) as database:
         # ASE must not see another database than its own: it would make its tables in it.
         if not database.execute("select count(*) from sqlite_master where name = 'systems'").fetchone()[0]:
             raise ValueError("it has no table of systems")
-        _connected(path).count()  # says whether it is of a version that ASE reads
-        return database.execute("select id, coalesce(length(numbers), 0) from systems").fetchall()
+        count = _connected(path).count()  # says whether it is of a version that ASE reads
+        query = "select id, coalesce(length(numbers), 0) from systems order by id limit ?"
+        return database.execute(query, [-1 if most is None else most]).fetchall(), count
 
 
 def _state(path: Path) -> bytes:

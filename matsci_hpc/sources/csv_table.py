@@ -5,8 +5,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from matsci_hpc.config.record_sources import CsvSource as Config
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.cif import CifError, parse_cif
 from matsci_hpc.sources.indexed_records import IndexedRecords
-from matsci_hpc.sources.record_files import list_record_files
 from matsci_hpc.sources.record_index import DamagedFileError, RecordFile
 from matsci_hpc.sources.records import Atoms, RecordError
 from matsci_hpc.structure import Rejected
@@ -26,17 +24,14 @@ _MOST_FIELD_BYTES = 1 << 26
 class CsvTables(IndexedRecords):
     """The rows of some tables, empty ones left out."""
 
-    def __init__(self, files: list[RecordFile], config: Config, where: str) -> None:
+    suffixes = (".csv",)
+
+    def __init__(self, files: list[RecordFile], config: Config, most: int | None = None) -> None:
         self.structure_column = config.structure_column
         self._wanted = [config.structure_column, *(each.column for each in config.targets.values())]
         self._wanted += [each for each in (config.id_column, config.split_column) if each is not None]
         self.headers: list[list[str]] = []
-        super().__init__(files, where)
-
-    @classmethod
-    def open(cls, config: Config, staging: Path) -> Self:
-        """The rows of the tables that a config names."""
-        return cls(list_record_files(config.paths, (".csv",), staging), config, config.where)
+        super().__init__(files, config, most)
 
     def read(self, start: int, stop: int) -> Iterator["Row | Rejected"]:
         """The rows `start` to `stop - 1`, counted through all tables."""

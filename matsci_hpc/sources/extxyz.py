@@ -2,19 +2,15 @@
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from matsci_hpc.config.record_sources import ExtxyzSource as Config
 from matsci_hpc.sources.indexed_records import IndexedRecords
-from matsci_hpc.sources.record_files import list_record_files
 from matsci_hpc.sources.record_index import DamagedFileError, RecordFile
 from matsci_hpc.sources.records import Atoms, RecordError
 from matsci_hpc.structure import MAX_ATOMIC_NUMBER, Rejected
 
-SUFFIXES = (".xyz", ".extxyz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_DIGITS = 12
 
@@ -22,10 +18,7 @@ _MAX_DIGITS = 12
 class ExtxyzFrames(IndexedRecords):
     """The frames of some files."""
 
-    @classmethod
-    def open(cls, config: Config, staging: Path) -> Self:
-        """The frames of the files that a config names."""
-        return cls(list_record_files(config.paths, SUFFIXES, staging), config.where)
+    suffixes = (".xyz", ".extxyz")
 
     def scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:  # noqa: ARG002 - the same for every file
         """Where frames begin."""

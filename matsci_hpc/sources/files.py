@@ -108,7 +108,7 @@ def _list_folder(path: Path, suffixes: tuple[str, ...]) -> Iterator[InputFile]:
 
 
 def _list_archive(path: Path, suffixes: tuple[str, ...], staging: Path) -> list[InputFile]:
-    if _is_plain_tar(path):
+    if is_plain_tar(path):
         with tarfile.open(path, mode="r:") as archive:
             return _resolve(_members(archive, suffixes), lambda member: (path, member.offset_data))
     staging.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,8 @@ def _readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _is_plain_tar(path: Path) -> bool:
+def is_plain_tar(path: Path) -> bool:
+    """Whether a file is a tar archive that any rank can read from the middle."""
     try:
         with tarfile.open(path, mode="r:"):
             return True

@@ -24,6 +24,7 @@ from matsci_hpc.sources.databases import Database, Databases, Keys, Listed
 from matsci_hpc.sources.extxyz import from_ase
 from matsci_hpc.sources.files import changed
 from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
+from matsci_hpc.sources.record_heads import MOST_RECORDS
 from matsci_hpc.sources.records import Atoms, RecordError, entry
 from matsci_hpc.structure import Rejected
 
@@ -41,31 +42,41 @@ _SITE = re.compile(r"[A-Z][a-z]?\S* @ (\S+) (\S+) (\S+)")
 class LmdbEntries(Databases):
     """The entries of some databases whose keys are numbers, in the order of these; others hold no samples."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, most: int | None = None) -> None:
         if not config.trust_pickle:  # the config refuses it too; nothing is unpickled without
             raise UserInputError("source.trust_pickle: loading a pickle runs programs; say true if you trust the file")
         self.config = config
-        super().__init__([(split, file) for split, path in config.paths for file in _databases(path)], config.where)
+        files = [(split, file) for split, path in config.paths for file in _databases(path)]
+        super().__init__(files, config.where, most)
 
     @classmethod
     def open(cls, config: Config, staging: Path) -> Self:  # noqa: ARG003 - where other sources unpack
         """The entries of the databases that a config names."""
         return cls(config)
 
+    @classmethod
+    def open_some(cls, config: Config, staging: Path) -> Self:  # noqa: ARG003 - as above
+        """The first entries, in the order of LMDB, of some of the databases."""
+        return cls(config, MOST_RECORDS)
+
     @staticmethod
     def file_of(path: Path) -> Path:
         """The file with the entries."""
         return path / "data.mdb" if path.is_dir() else path
 
-    def list_records(self, path: Path, digest: xxhash.xxh3_128) -> Listed:
+    def list_records(self, path: Path, digest: xxhash.xxh3_128, most: int | None) -> Listed:
         """The numbers among the keys in their order: a range if they are 0, 1, 2 and so on."""
         found: list[bytes] = []
         named: list[bytes] = []
         sizes = array("q")
         most_named = _MOST_NAMED if self.config.database is None else 0  # there are none within a named one
-        with _opened(path, self.config.database) as (environment, transaction):
-            state = transaction.id()
+        exact = True
+        with _opened(path, self.config.database) as (environment, database, transaction):
+            state, count = transaction.id(), transaction.stat(database)["entries"]
             for key, value in transaction.cursor():
+                if len(found) == most:
+                    exact = False
+                    break
                 digest.update(key)
                 digest.update(value)
                 like_one = len(value) == _DATABASE_BYTES and len(named) < most_named
@@ -82,12 +93,13 @@ class LmdbEntries(Databases):
         order = sorted(range(len(found)), key=lambda place: (int(found[place]), found[place]))
         keys = [found[place] for place in order]
         plain = all(key == b"%d" % place for place, key in enumerate(keys))
-        return Listed(range(len(keys)) if plain else keys, np.array(sizes, dtype=np.int64)[order], state)
+        bytes_of = np.array(sizes, dtype=np.int64)[order]
+        return Listed(range(len(keys)) if plain else keys, bytes_of, state, len(keys) if exact else count, exact)
 
     def read_keys(self, database: Database, keys: Keys) -> "Iterator[Entry | Rejected]":
         """The entries under some keys."""
         chosen = [b"%d" % key if isinstance(key, int) else key for key in keys]
-        with _opened(database.path, self.config.database) as (_, transaction):
+        with _opened(database.path, self.config.database) as (_, _, transaction):
             state = transaction.id()
             values = [transaction.get(key) for key in chosen]
         if state != database.state or None in values:
@@ -302,8 +314,8 @@ def _databases(path: Path) -> list[Path]:
 
 
 @contextmanager
-def _opened(path: Path, name: str | None) -> Iterator[tuple[Any, Any]]:
-    """A file, and a transaction that reads its main or named database; its id is that of the last one that wrote.
+def _opened(path: Path, name: str | None) -> Iterator[tuple[Any, Any, Any]]:
+    """A file, its main or a named database, and a transaction that reads this and has the id of the last that wrote.
 
     Without a lock: nothing is written, and file systems of clusters may have none.
     """
@@ -330,11 +342,11 @@ def _opened(path: Path, name: str | None) -> Iterator[tuple[Any, Any]]:
         if file.stat().st_size < pages_bytes:  # reading past the end of a mapped file kills the process
             raise UserInputError(f"{path}: is cut off, {file.stat().st_size:,} of {pages_bytes:,} bytes")
         try:
-            named = None if name is None else environment.open_db(name.encode(), create=False)
+            database = environment.open_db(None if name is None else name.encode(), create=False)
         except (lmdb.NotFoundError, lmdb.IncompatibleError):
             raise UserInputError(f"{path}: source.database: it holds no database called {name!r}") from None
-        with environment.begin(db=named) as transaction:
-            yield environment, transaction
+        with environment.begin(db=database) as transaction:
+            yield environment, database, transaction
 
 
 def _is_database(environment: Any, transaction: Any, key: bytes) -> bool:

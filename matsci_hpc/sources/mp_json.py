@@ -3,18 +3,15 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from matsci_hpc.config.record_sources import MpJsonSource as Config
 from matsci_hpc.sources.indexed_records import IndexedRecords
 from matsci_hpc.sources.pymatgen_structures import from_document, is_structure_document
-from matsci_hpc.sources.record_files import list_record_files
 from matsci_hpc.sources.record_index import DamagedFileError, RecordFile
 from matsci_hpc.sources.records import Atoms, RecordError, entry
 from matsci_hpc.structure import Rejected
 
-SUFFIXES = (".json", ".jsonl")
 _BLOCK_BYTES = 1 << 20
 _BETWEEN = b" \t\r\n,[]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -26,15 +23,12 @@ _DECODER = json.JSONDecoder(strict=False, parse_int=float)
 class JsonDocuments(IndexedRecords):
     """The documents of some files, each of which holds one, a list of them, or one in every line."""
 
-    def __init__(self, files: list[RecordFile], structure_key: str, where: str) -> None:
-        self.structure_key = structure_key
-        self.by_lines: list[bool] = []
-        super().__init__(files, where)
+    suffixes = (".json", ".jsonl")
 
-    @classmethod
-    def open(cls, config: Config, staging: Path) -> Self:
-        """The documents of the files that a config names."""
-        return cls(list_record_files(config.paths, SUFFIXES, staging), config.structure_key, config.where)
+    def __init__(self, files: list[RecordFile], config: Config, most: int | None = None) -> None:
+        self.structure_key = config.structure_key
+        self.by_lines: list[bool] = []
+        super().__init__(files, config, most)
 
     def read(self, start: int, stop: int) -> "Iterator[Document | Rejected]":
         """The documents `start` to `stop - 1`, counted through all files."""

@@ -15,6 +15,8 @@ from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.sources.files import InputFile, list_inputs
 from matsci_hpc.sources.record_index import BUFFER_BYTES, RecordFile, Window
 
+GZIP = b"\x1f\x8b"
+"""How gzip files begin."""
 STAGED = "unpacked"
 """Folder in the staging folder for unpacked copies."""
 
@@ -36,7 +38,7 @@ def list_record_files(
     folder = staging / STAGED
     names = distinct_names([path for _, path in paths])
     listed = [
-        (name, _list_path(path, name, split, suffixes, folder / str(number)))
+        (name, files_of_path(path, name, split, suffixes, folder / str(number)))
         for number, ((split, path), name) in enumerate(zip(paths, names, strict=True))
     ]
     times = Counter(each.file.name for _, files in listed for each in files)
@@ -45,10 +47,10 @@ def list_record_files(
         for name, files in listed
         for each in files
     ]
-    packed = [each for each in found if _is_gzip(each.file)]
+    packed = [each for each in found if is_gzip(each.file)]
     if packed:
         plain = {each.file.name for each in found}
-        with _open_staged(folder / "records.bin") as target:
+        with open_staged(folder / "records.bin") as target:
             unpacked = {id(each): _unpack(each, plain, target, folder / "records.bin") for each in packed}
         found = [replace(each, file=unpacked.get(id(each), each.file)) for each in found]
     return found
@@ -70,8 +72,11 @@ def distinct_names(paths: list[Path]) -> list[str]:
     return names
 
 
-def _list_path(path: Path, name: str, split: str | None, suffixes: tuple[str, ...], staging: Path) -> list[RecordFile]:
-    if path.is_file() and not _is_tar(path):
+def files_of_path(
+    path: Path, name: str, split: str | None, suffixes: tuple[str, ...], staging: Path
+) -> list[RecordFile]:
+    """The files at one path, packed as they are; only an archive that is compressed as a whole is unpacked."""
+    if path.is_file() and not is_tar(path):
         return [RecordFile(InputFile(name, path, 0, path.stat().st_size), split, str(path))]
     inputs = list_inputs(path, (*suffixes, ".gz"), staging)
     inputs = [each for each in inputs if each.name.lower().removesuffix(".gz").endswith(suffixes)]
@@ -84,23 +89,35 @@ def _renamed(each: RecordFile, name: str) -> RecordFile:
     return replace(each, file=replace(each.file, name=name))
 
 
-def _is_tar(path: Path) -> bool:
+def is_tar(path: Path) -> bool:
+    """Whether a file is a tar archive, compressed or not."""
     try:
         return tarfile.is_tarfile(path)
     except (OSError, EOFError, zlib.error):  # not to be read, or damaged, which whoever reads it will say
         return False
 
 
-def _is_gzip(entry: InputFile) -> bool:
-    return entry.size > 2 and replace(entry, size=2).read() == b"\x1f\x8b"
+def is_gzip(entry: InputFile) -> bool:
+    """Whether an input is compressed by gzip."""
+    return entry.size > 2 and replace(entry, size=2).read() == GZIP
 
 
-def _open_staged(path: Path) -> io.BufferedWriter:
+def open_staged(path: Path) -> io.BufferedWriter:
+    """A new file for unpacked copies.
+
+    Raises:
+        MachineError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("wb")
     except OSError as error:
         raise MachineError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def plain_name(name: str) -> str:
+    """The name of a file without `.gz`."""
+    return name[:-3] if name.lower().endswith(".gz") else name
 
 
 def _unpack(packed_file: RecordFile, plain: set[str], target: io.BufferedWriter, path: Path) -> InputFile:
@@ -115,7 +132,7 @@ def _unpack(packed_file: RecordFile, plain: set[str], target: io.BufferedWriter,
         raise UserInputError(f"{packed_file.origin}: damaged or cut off, it cannot be unpacked: {error}") from None
     except OSError as error:
         raise MachineError(f"{packed_file.origin}: unpacking to {path} failed: {error.strerror}") from None
-    name = entry.name[:-3] if entry.name.lower().endswith(".gz") else entry.name
+    name = plain_name(entry.name)
     # The end must stay: of what kind a file is goes by it.
     name = f"{entry.name}/{Path(name).name}" if name != entry.name and name in plain else name
     return InputFile(name, path, begin, target.tell() - begin)

@@ -31,11 +31,13 @@ class RecordFile:
         file: its bytes, and the name that its records are known by.
         split: that all of them belong to, if the config says so.
         origin: the file that people have, or archive and member, for messages.
+        cut: whether `file` breaks off somewhere, and its last record is not to be taken.
     """
 
     file: InputFile
     split: str | None
     origin: str
+    cut: bool = False
 
 
 class DamagedFileError(ValueError):
@@ -49,29 +51,37 @@ Scanner = Callable[[BinaryIO, RecordFile], Iterator[int]]
 class RecordIndex:
     """Where records lie, numbered through all files.
 
+    Args:
+        files: in order.
+        scan: finds the records.
+        most: records of each file; the rest of it is neither read nor counted.
+
     Attributes:
         files: in order.
         digest: hash of the names, splits and contents of all files.
         first: int64 [files + 1], number of the first record of each file, and of all records.
+        ends: bytes of each file up to the end of its last record.
     """
 
-    def __init__(self, files: list[RecordFile], scan: Scanner) -> None:
+    def __init__(self, files: list[RecordFile], scan: Scanner, most: int | None = None) -> None:
         self.files = files
+        self.ends: list[int] = []
         digest = xxhash.xxh3_128()
         offsets, hashes, begins, first = array("q"), array("Q"), array("q"), array("q", [0])
-        number = 0
         for each in files:
             digest.update(repr((each.file.name, each.split, each.file.size)).encode())
             pieces = _Pieces(digest)
             begins.append(len(offsets))
-            for place, offset in enumerate(_scanned(Window(each.file, pieces), each, scan)):
-                if place % STRIDE == 0:
-                    before = pieces.cut(offset)
-                    hashes.extend([before] if place else [])  # nobody reads what is before the first record
-                    offsets.append(offset)
-                number += 1
-            hashes.extend([pieces.cut(each.file.size)] if number > first[-1] else [])
-            first.append(number)
+            count, end = 0, 0 if each.cut else each.file.size
+            for begin, after in _extents(_scanned(Window(each.file, pieces), each, scan), each, most):
+                if count % STRIDE == 0:
+                    before = pieces.cut(begin)
+                    hashes.extend([before] if count else [])  # nobody reads what is before the first record
+                    offsets.append(begin)
+                count, end = count + 1, after
+            hashes.extend([pieces.cut(end)] if count else [])
+            self.ends.append(end)
+            first.append(first[-1] + count)
         begins.append(len(offsets))
         self.digest = digest.hexdigest()
         self.first: NDArray[np.int64] = np.array(first, dtype=np.int64)
@@ -81,6 +91,11 @@ class RecordIndex:
 
     def __len__(self) -> int:
         return int(self.first[-1])
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are no other records."""
+        return all(each.file.size == end for each, end in zip(self.files, self.ends, strict=True))
 
     def chunks(self, start: int, stop: int) -> "Iterator[Chunk]":
         """The bytes that hold the records `start` to `stop - 1`, a few at a time, with some before and after them.
@@ -101,7 +116,7 @@ class RecordIndex:
         for file, begin, end in self._parts(start, stop):
             marks = self._offset[int(self._begin[file]) : int(self._begin[file + 1])]
             count = int(self.first[file + 1] - self.first[file])
-            before, after = (bytes_before(marks, self.files[file].file.size, count, place) for place in (begin, end))
+            before, after = (bytes_before(marks, self.ends[file], count, place) for place in (begin, end))
             total += after - before
         return total
 
@@ -119,7 +134,7 @@ class RecordIndex:
         mark = int(self._begin[file]) + piece
         begin, entry = int(self._offset[mark]), self.files[file].file
         last = mark + 1 == int(self._begin[file + 1])
-        size = (entry.size if last else int(self._offset[mark + 1])) - begin
+        size = (self.ends[file] if last else int(self._offset[mark + 1])) - begin
         data = replace(entry, offset=entry.offset + begin, size=size).read()
         if xxhash.xxh3_64_intdigest(data) != int(self._hash[mark]):
             raise changed(self.files[file].origin)
@@ -162,6 +177,19 @@ class Chunk:
     wanted: slice
 
 
+def _extents(begins: Iterator[int], each: RecordFile, most: int | None) -> Iterator[tuple[int, int]]:
+    """First byte of each record, and of what follows it."""
+    begin = None
+    for count, found in enumerate(begins):
+        if begin is not None:
+            yield begin, found
+            if count == most:
+                return
+        begin = found
+    if begin is not None and not each.cut:
+        yield begin, each.file.size
+
+
 def _scanned(window: "Window", each: RecordFile, scan: Scanner) -> Iterator[int]:
     """Where the records of a file begin. What the scanner leaves unread is read here, for the hash."""
     try:
@@ -170,7 +198,8 @@ def _scanned(window: "Window", each: RecordFile, scan: Scanner) -> Iterator[int]
             while stream.read(BUFFER_BYTES):
                 pass
     except DamagedFileError as error:
-        raise UserInputError(f"{each.origin}: {error}") from None
+        if not each.cut:
+            raise UserInputError(f"{each.origin}: {error}") from None
 
 
 class _Pieces:

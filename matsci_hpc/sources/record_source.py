@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,21 @@ from matsci_hpc.structure import Rejected, Structure
 from matsci_hpc.targets import MAX_SPLITS
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How large an input is of which perhaps only a part was looked at.
+
+    Attributes:
+        inputs: records of it.
+        exact: whether they were counted to the end.
+        unpacked_bytes: of the copy that is needed of what is compressed.
+    """
+
+    inputs: int
+    exact: bool
+    unpacked_bytes: float = 0.0
+
+
 class Records(ABC):
     """A numbered sequence of records; pickled to other ranks, so small and without open files."""
 
@@ -23,6 +39,8 @@ class Records(ABC):
     """Hash of all records."""
     where: str
     """The input, for messages."""
+    extent: Extent
+    """Of the whole input."""
 
     @classmethod
     @abstractmethod
@@ -39,6 +57,14 @@ class Records(ABC):
         """
 
     @classmethod
+    @abstractmethod
+    def open_some(cls, config: Any, staging: Path) -> Self:
+        """Some records that a config names, without reading all of the input; `extent` tells how many there are.
+
+        Args, Raises: as `open`.
+        """
+
+    @classmethod
     def from_config(cls, config: Any, splits: Iterable[str], staging: Path) -> "RecordSource":
         """The source that a config describes.
 
@@ -52,6 +78,11 @@ class Records(ABC):
             MachineError: as `open`.
         """
         return RecordSource(cls.open(config, staging), Wanted.of(config), splits, config.file_splits)
+
+    @classmethod
+    def some_of(cls, config: Any, splits: Iterable[str], staging: Path) -> "RecordSource":
+        """A source of some records, as `open_some` gives them."""
+        return RecordSource(cls.open_some(config, staging), Wanted.of(config), splits, config.file_splits)
 
     @abstractmethod
     def __len__(self) -> int:
@@ -79,13 +110,15 @@ class RecordSource:
         splits: those of the input in sorted order, then those that preparation gives.
         identity: hash of the input.
         remarks: none.
+        unseen: targets of which the records that were looked at have nothing, if there are others.
         doubled: number of the record that has an id first, by number of each later one.
     """
 
     def __init__(self, records: Records, wanted: Wanted, splits: Iterable[str], file_splits: Iterable[str]) -> None:
         self.records, self.wanted = records, wanted
         self.remarks: dict[str, int] = {}
-        found = survey(self._exactly(0, len(records)), wanted, records.where)
+        found = survey(self._exactly(0, len(records)), wanted, records.where, whole=records.extent.exact)
+        self.unseen = found.unseen
         if len(found.splits) > MAX_SPLITS // 2:
             raise UserInputError(
                 f"{records.where}: {wanted.split_key} has {len(found.splits):,} values; it should name a few splits"

@@ -23,20 +23,23 @@ class Survey:
         splits: that records name.
         specs: of the targets, with their classes.
         doubled: number of the record that has an id first, by number of each later one.
+        unseen: targets under whose keys no record has anything.
     """
 
     splits: set[str]
     specs: dict[str, TargetSpec]
     doubled: dict[int, int]
+    unseen: tuple[str, ...]
 
 
-def survey(records: Iterable[Record | Rejected], wanted: Wanted, where: str) -> Survey:
+def survey(records: Iterable[Record | Rejected], wanted: Wanted, where: str, *, whole: bool) -> Survey:
     """Look at all records, or at as many as it takes.
 
     Args:
         records: all of them.
         wanted: what the config names.
         where: the input, for messages.
+        whole: whether there are no other records, so that a key under which nothing stands is a mistake.
 
     Raises:
         UserInputError: no record has anything under the key of a target, or a class target has too many classes.
@@ -68,7 +71,7 @@ def survey(records: Iterable[Record | Rejected], wanted: Wanted, where: str) -> 
             ids.append(code)  # one for every record, or the numbers in `doubled` are those of others
         if not unseen and not everything:
             break
-    if unseen and known:
+    if unseen and known and whole:
         key = min(unseen)
         name = next(name for name, each in wanted.keys.items() if each == key)
         raise UserInputError(
@@ -82,7 +85,7 @@ def survey(records: Iterable[Record | Rejected], wanted: Wanted, where: str) -> 
         for name, spec in wanted.specs.items()
     }
     doubled = _doubled(np.frombuffer(ids, dtype=np.uint64)) if wanted.id_key is not None else {}
-    return Survey(splits - {""}, specs, doubled)
+    return Survey(splits - {""}, specs, doubled, tuple(name for name, key in wanted.keys.items() if key in unseen))
 
 
 def _hash(record: Record, id_key: str | None, number: int) -> int:
