@@ -118,6 +118,9 @@ class PoscarSource(FileSource):
     """
 
     kind: Literal["poscar"]
+    prefer: Literal["contcar", "poscar"] = "contcar"
+    """Which file is the structure of a folder that holds a CONTCAR, the end of a relaxation, and a POSCAR, its
+    beginning. The other goes to the quarantine."""
 
 
 Source = Annotated[

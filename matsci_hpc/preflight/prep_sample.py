@@ -167,7 +167,7 @@ def _is_packed(source: FileConfig) -> bool:
 def _file_source(config: PrepConfig, files: FileConfig, listing: Listing) -> Source:
     from matsci_hpc.sources.properties import read_properties
 
-    source: Source = reader_of(files.kind)(listing.some, read_properties(files), config.splits)
+    source: Source = reader_of(files.kind).of(files, listing.some, read_properties(files), config.splits)
     return source
 
 
