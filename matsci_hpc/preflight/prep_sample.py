@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import IO
 
 from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.config.record_sources import FilesSource
 from matsci_hpc.config.sources import FileSource as FileConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.base import Source
-from matsci_hpc.sources.files import InputFile, name_fits
-from matsci_hpc.sources.record_files import STAGED
+from matsci_hpc.sources.files import InputFile, is_plain_tar, name_fits
+from matsci_hpc.sources.record_source import Extent, RecordSource
 from matsci_hpc.sources.registry import open_source, reader_of
 
 SAMPLED = 256
@@ -37,7 +38,8 @@ class PrepSample:
         sampled, rejected: inputs that were converted, and those of them that are unusable.
         bytes_per_input: in a shard.
         input_s: seconds that one takes on one rank here.
-        unpacked_bytes: of the copy that a compressed archive needs beside the data set.
+        unpacked_bytes: of the copy that compressed input needs beside the data set.
+        unseen: targets of which the part of the input that was looked at has nothing.
     """
 
     inputs: int
@@ -47,6 +49,7 @@ class PrepSample:
     bytes_per_input: float
     input_s: float
     unpacked_bytes: float = 0.0
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +69,28 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
         UserInputError: the input cannot be read, the table does not fit it, or none of the few is usable.
     """
     with tempfile.TemporaryDirectory(prefix="matsci-check-") as folder:
-        listing, staged_bytes = None, 0
+        unseen: tuple[str, ...] = ()
+        source: Source
         if isinstance(config.source, FileConfig):
             listing = list_some(config.source.path, Path(folder), suffixes=reader_of(config.source.kind).suffixes)
+            extent = Extent(listing.inputs, listing.exact, listing.bytes if _is_packed(config.source) else 0.0)
             source = _file_source(config, config.source, listing)
+        elif isinstance(config.source, FilesSource):
+            records: RecordSource = reader_of(config.source.kind).some_of(config.source, config.splits, Path(folder))
+            source, extent, unseen = records, records.records.extent, records.unseen
         else:
             source = open_source(config, Path(folder))
-            staged = Path(folder, STAGED)
-            staged_bytes = sum(each.stat().st_size for each in staged.rglob("*") if each.is_file())
+            extent = Extent(len(source), exact=True)
         sampled, rejected, size, taken_s = _convert(config, source)
-    unpacked: float = staged_bytes
-    if listing and isinstance(config.source, FileConfig):
-        unpacked = listing.bytes if _is_packed(config.source) else 0.0
     return PrepSample(
-        inputs=listing.inputs if listing else len(source),
-        exact=listing.exact if listing else True,
+        inputs=extent.inputs,
+        exact=extent.exact,
         sampled=sampled,
         rejected=rejected,
         bytes_per_input=size / sampled,
         input_s=taken_s / sampled,
-        unpacked_bytes=unpacked,
+        unpacked_bytes=extent.unpacked_bytes,
+        unseen=unseen,
     )
 
 
@@ -156,19 +161,13 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes], 
 
 def _is_packed(source: FileConfig) -> bool:
     """Whether it is an archive that no rank can read from the middle."""
-    if source.path.is_dir():
-        return False
-    try:
-        with tarfile.open(source.path, mode="r:"):
-            return False
-    except tarfile.TarError:
-        return True
+    return not source.path.is_dir() and not is_plain_tar(source.path)
 
 
 def _file_source(config: PrepConfig, files: FileConfig, listing: Listing) -> Source:
     from matsci_hpc.sources.properties import read_properties
 
-    source: Source = reader_of(files.kind)(listing.some, read_properties(files), config.splits)
+    source: Source = reader_of(files.kind).of(files, listing.some, read_properties(files), config.splits)
     return source
 
 

@@ -212,6 +212,44 @@ def test_a_database_that_is_cut_off(tmp_path, subdir):
             open_source(path)
 
 
+@pytest.fixture
+def several(tmp_path):
+    """A file with several databases of three entries each, called by numbers or by words."""
+
+    def make(*names, **more):
+        path = tmp_path / "several.lmdb"
+        environment = lmdb.open(str(path), subdir=False, map_size=1 << 24, max_dbs=4)
+        for each in names:
+            with environment.begin(write=True, db=environment.open_db(each.encode())) as transaction:
+                for number in range(3):
+                    transaction.put(b"%d" % number, pickle.dumps(ARRAYS | {"gap": number / 2}))
+        environment.close()
+        return write(path, more)
+
+    return make
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("0", "1")])
+def test_a_file_of_several_databases(several, names):
+    path = several(*names)
+    message = rf"several\.lmdb: holds several databases, called {names[0]}, {names[1]}; say by source\.database which"
+    with pytest.raises(UserInputError, match=message):
+        open_source(path)
+    found = read_all(open_source(path, database=names[1], targets={"gap": {"key": "gap"}}))
+    assert [each.targets["gap"] for each in found] == [0.0, 0.5, 1.0]
+    with pytest.raises(UserInputError, match=r"source\.database: it holds no database called 'test'"):
+        open_source(path, database="test")
+
+
+def test_a_database_beside_the_entries_is_none_of_them(several):
+    path = several("metadata", **{"0": ARRAYS, "1": b"48 bytes, as long as what stands for a database."})
+    found, other = read_all(open_source(path))
+    assert isinstance(found, Structure)
+    assert "not a readable pickle" in other.reason
+    with pytest.raises(UserInputError, match="it holds no database called '0'"):
+        open_source(path, database="0")
+
+
 @pytest.mark.parametrize(
     "content",
     [ARRAYS | {"pos": torch.zeros(2, 3, dtype=torch.bfloat16)}, {"structure": {"sites": 3}}, {"structure": object}],
