@@ -6,6 +6,7 @@ installed here leaves a hole in its entry, which matters only if the structure o
 
 import io
 import pickle
+import pickletools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -275,6 +276,7 @@ def _unpickled(data: bytes | None) -> dict[str, Any] | str:
     if data is None:
         return "the entry has gone"
     try:
+        _refuse_large_memo(data)
         found = _Unpickler(io.BytesIO(data)).load()  # the config says that the file is trusted
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
         text = " ".join(str(error).split())[:200]
@@ -285,6 +287,16 @@ def _unpickled(data: bytes | None) -> dict[str, Any] | str:
         return found
     attributes = getattr(found, "to_dict", lambda: getattr(found, "__dict__", None))()
     return attributes if isinstance(attributes, dict) else f"a {type(found).__name__}, not a dictionary"
+
+
+def _refuse_large_memo(data: bytes) -> None:
+    """Raise ValueError where a damaged pickle numbers an object beyond what it can hold.
+
+    Python makes a table as long as the largest number: one turned bit can ask for 64 GB of it.
+    """
+    for opcode, number, place in pickletools.genops(data):
+        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and (number is None or int(number) > len(data)):
+            raise ValueError(f"object number {number} at byte {place} of {len(data)}")
 
 
 def _databases(path: Path) -> list[Path]:
