@@ -122,7 +122,7 @@ def fuzz_yaml(folder, count, first=0):
 
 def wanted(default):
     """How many of each kind, and the number of the first."""
-    return int(os.environ.get("MATSCI_FUZZ", default)), int(os.environ.get("MATSCI_FUZZ_FIRST", 10_000))
+    return int(os.environ.get("MATSCI_FUZZ", default)), int(os.environ.get("MATSCI_FUZZ_FIRST", "10000"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,7 @@
 """Inputs to mutate, for every kind of source: seeds, and how a mutated one becomes a file that a config names.
 
 Seeds are cut from the real data sets where these are there; made crystals stand beside them, so that no kind is
-without. A database that cannot be mutated as a whole without killing the process that maps it is mutated entry by entry.
+without. Of LMDB the entries are mutated: its library trusts the pages of the file that it maps, and damaged ones kill.
 """
 
 import gzip
@@ -182,9 +182,11 @@ def _pickle_seeds() -> list[bytes]:
     found = [pickle.dumps(each | {"energy": -1.5}) for each in entries]
     for name in ("materials_project", "oqmd", "carolina_db"):
         if (path := SHARED / f"lmdb/{name}.lmdb").exists():
-            with lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False) as environment:
-                with environment.begin() as transaction:
-                    values = [transaction.get(b"%d" % number) for number in range(60)]
+            with (
+                lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False) as opened,
+                opened.begin() as reader,
+            ):
+                values = [reader.get(b"%d" % number) for number in range(60)]
             found += [value for value in values if value is not None and len(value) < 30_000][:4]
     return found
 
@@ -246,10 +248,10 @@ def _lmdb_entry(data: bytes, folder: Path) -> dict[str, Any]:
     sound = pickle.dumps({"structure": random_crystal(4).as_dict(), "energy": -1.0})
     path = folder / "a.lmdb"
     path.unlink(missing_ok=True)
-    with lmdb.open(str(path), subdir=False, map_size=1 << 22, lock=False, sync=False) as environment:
-        with environment.begin(write=True) as transaction:
-            for number, value in enumerate((sound, data or b"\0", sound)):
-                transaction.put(b"%d" % number, value)
+    options = {"subdir": False, "map_size": 1 << 22, "lock": False, "sync": False}
+    with lmdb.open(str(path), **options) as opened, opened.begin(write=True) as writer:
+        for number, value in enumerate((sound, data or b"\0", sound)):
+            writer.put(b"%d" % number, value)
     source = {"kind": "lmdb", "path": path, "trust_pickle": True}
     return source | {"targets": {"energy": RESULTS["energy"]}}
 
