@@ -22,7 +22,7 @@ from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.sources.extxyz import from_ase
 from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
 from matsci_hpc.sources.record_files import distinct_names
-from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry
+from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry, one_line
 from matsci_hpc.structure import Rejected
 
 NUMBERS = ("atomic_numbers", "numbers", "atomic_number")
@@ -116,7 +116,7 @@ class Entry:
         except RecordError:
             raise
         except Exception as error:  # noqa: BLE001 - objects of all packages raise what they like
-            raise RecordError(f"{key} cannot be read: {' '.join(str(error).split())[:200]}") from None
+            raise RecordError(f"{key} cannot be read: {one_line(error)[:200]}") from None
 
     def _look_up(self, key: str) -> object:
         found = entry(self.content, key, attributes=True)
@@ -139,7 +139,7 @@ class Entry:
         except RecordError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            raise RecordError(f"its structure cannot be read: {' '.join(str(error).split())[:200]}") from None
+            raise RecordError(f"its structure cannot be read: {one_line(error)[:200]}") from None
 
     def _atoms(self) -> Atoms:
         found = entry(self.content, self.config.structure_key, attributes=True)
@@ -168,13 +168,15 @@ class Entry:
         if fractions is not None or self._are_fractions(position):
             if cell is None:
                 raise RecordError("fractional positions, and no cell")
-            position = position @ cell
-        return Atoms(
-            number.astype(np.uint8),
-            position.astype(np.float32),
-            np.zeros((3, 3), dtype=np.float32) if cell is None else cell.astype(np.float32),
-            self._periodic(cell is not None),
-        )
+            with np.errstate(over="ignore", invalid="ignore"):
+                position = position @ cell
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused with all that is
+            return Atoms(
+                number.astype(np.uint8),
+                position.astype(np.float32),
+                np.zeros((3, 3), dtype=np.float32) if cell is None else cell.astype(np.float32),
+                self._periodic(cell is not None),
+            )
 
     def _periodic(self, has_cell: bool) -> NDArray[np.bool_]:
         """Along which lattice vectors the structure repeats: along all where the entry says nothing."""
@@ -279,8 +281,7 @@ def _unpickled(data: bytes | None) -> dict[str, Any] | str:
         _refuse_large_memo(data)
         found = _Unpickler(io.BytesIO(data)).load()  # the config says that the file is trusted
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
-        text = " ".join(str(error).split())[:200]
-        return f"not a readable pickle: {text or type(error).__name__}"
+        return f"not a readable pickle: {one_line(error)[:200]}"
     if isinstance(found, _Hole):
         return f"needs the class {found.missing}, which is not installed here"
     if isinstance(found, dict):

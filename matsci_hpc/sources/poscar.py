@@ -76,7 +76,7 @@ def parse_poscar(data: bytes) -> Atoms:
         raise UnusableFileError("no atoms")
     if min(number) < 1 or max(number) > MAX_ATOMIC_NUMBER:  # pymatgen gives a number to names that it does not know
         raise UnusableFileError("not a readable POSCAR: line 6 names what is no chemical element")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused with all that is
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is refused later
         return (
             np.array(number, dtype=np.uint8),
             np.asarray(structure.cart_coords, dtype=np.float32),

@@ -1,5 +1,6 @@
 """Records, each with a structure and what is known of it, as a source: ids, splits, classes and typed targets."""
 
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.values import WrongValueError, checked_classes, text_of, typed_values
 from matsci_hpc.structure import Rejected, Structure
 from matsci_hpc.targets import MAX_SPLITS, TargetSpec
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class RecordError(ValueError):
@@ -152,8 +155,7 @@ class RecordSource:
             try:
                 yield self._structure(record, number)
             except (RecordError, WrongValueError) as error:
-                # Names of entries may be in it, and those may be no Unicode.
-                yield Rejected(record.name, str(error).encode(errors="backslashreplace").decode())
+                yield Rejected(record.name, one_line(error))
 
     def _structure(self, record: Record, number: int) -> Structure:
         identifier = record.default_id
@@ -172,8 +174,8 @@ class RecordSource:
         return Structure(
             id=identifier,
             atomic_number=atoms.atomic_number,
-            position=atoms.position,
-            cell=atoms.cell,
+            position=np.ascontiguousarray(atoms.position),  # what was pickled may lie in memory by columns
+            cell=np.ascontiguousarray(atoms.cell),
             pbc=atoms.pbc,
             targets=targets,
             split=split,
@@ -254,6 +256,12 @@ def _label(record: Record, key: str) -> str:
         return text_of(record.look_up(key))
     except WrongValueError as fault:
         raise RecordError(f"{key} {fault}") from None
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, the same in every process: names and ids in it may be no Unicode, objects lie anywhere."""
+    text = _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _doubled(hashes: NDArray[np.uint64]) -> dict[int, int]:
