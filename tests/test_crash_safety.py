@@ -1,5 +1,6 @@
 """Preparation that is killed, stopped, out of space or started twice; and who did the work."""
 
+import itertools
 import json
 import os
 import random
@@ -207,6 +208,57 @@ def test_a_heavy_structure_is_begun_first_and_the_others_do_the_rest(make_config
     assert all(each["blocks"] > heaviest["blocks"] for each in work if each is not heaviest)
     alone = tmp_path / "alone"
     assert run_program("prep", make_config(alone, folder, shard_size=2)).returncode == 0
+    assert data_set(out) == data_set(alone)
+
+
+SLOW = """
+import sys
+import time
+from pathlib import Path
+from matsci_hpc import prepare
+out, huge, others = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+convert = prepare.convert
+
+def as_long_as_all_others(config, source, start, stop, number):
+    end_s = time.monotonic() + 100
+    while number == huge and len(list(out.glob("shard-*.h5"))) < others:
+        if time.monotonic() > end_s:
+            sys.exit("the other ranks leave blocks to the one with the huge structure")
+        time.sleep(0.01)
+    return convert(config, source, start, stop, number)
+
+prepare.convert = as_long_as_all_others
+from matsci_hpc.cli import main
+sys.argv = ["matsci-hpc", "prep", sys.argv[1]]
+main()
+"""
+
+
+@pytest.mark.mpi
+def test_one_huge_structure_among_thousands_leaves_the_rest_to_the_other_ranks(make_config, tmp_path):
+    """In one file, whose frames tell no sizes beforehand. The block of the huge one is held back until there are shards
+    of all the others: blocks that were dealt out beforehand would never be made."""
+    edge, frames, huge, size = 12, 2000, 45, 20
+    small = '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\nCs 0 0 0\nCl 2 2 2\n'
+    side = 3 * edge
+    places = itertools.product(range(0, side, 3), repeat=3)
+    head = f'{edge**3}\nLattice="{side} 0 0 0 {side} 0 0 0 {side}" Properties=species:S:1:pos:R:3 pbc="T T T"\n'
+    large = head + "".join(f"Na {x} {y} {z}\n" for x, y, z in places)
+    (tmp_path / "a.xyz").write_text(small * huge + large + small * (frames - huge - 1))
+    out, program = tmp_path / "out", tmp_path / "slow.py"
+    program.write_text(SLOW)
+    source = {"kind": "extxyz", "path": str(tmp_path / "a.xyz")}
+    words = [*command(3)[:-2], program, make_config(out, shard_size=size, source=source), out, huge // size]
+    done = run_command([*map(str, words), str(frames // size - 1)], timeout_s=200)
+    assert done.returncode == 0, done.stderr
+    work = json.loads((out / "provenance.json").read_text())["work_of_ranks"]
+    assert sum(each["inputs"] for each in work) == frames
+    (held,) = (each for each in work if each["longest_block"] == huge // size)
+    # Before it met the huge one, it can have made those before in the file.
+    assert held["blocks"] <= 1 + huge // size
+    assert sum(each["blocks"] for each in work) == frames // size
+    alone = tmp_path / "alone"
+    assert run_program("prep", make_config(alone, shard_size=size, source=source)).returncode == 0
     assert data_set(out) == data_set(alone)
 
 

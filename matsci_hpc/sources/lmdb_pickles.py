@@ -6,6 +6,7 @@ installed here leaves a hole in its entry, which matters only if the structure o
 
 import io
 import pickle
+import pickletools
 import re
 from array import array
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from matsci_hpc.sources.extxyz import from_ase
 from matsci_hpc.sources.files import changed
 from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
 from matsci_hpc.sources.record_heads import MOST_RECORDS
-from matsci_hpc.sources.records import Atoms, RecordError, entry
+from matsci_hpc.sources.records import Atoms, RecordError, entry, one_line
 from matsci_hpc.structure import Rejected
 
 NUMBERS = ("atomic_numbers", "numbers", "atomic_number")
@@ -131,7 +132,7 @@ class Entry:
         except RecordError:
             raise
         except Exception as error:  # noqa: BLE001 - objects of all packages raise what they like
-            raise RecordError(f"{key} cannot be read: {' '.join(str(error).split())[:200]}") from None
+            raise RecordError(f"{key} cannot be read: {one_line(error)[:200]}") from None
 
     def _look_up(self, key: str) -> object:
         found = entry(self.content, key, attributes=True)
@@ -154,7 +155,7 @@ class Entry:
         except RecordError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            raise RecordError(f"its structure cannot be read: {' '.join(str(error).split())[:200]}") from None
+            raise RecordError(f"its structure cannot be read: {one_line(error)[:200]}") from None
 
     def _atoms(self) -> Atoms:
         found = entry(self.content, self.config.structure_key, attributes=True)
@@ -183,13 +184,15 @@ class Entry:
         if fractions is not None or self._are_fractions(position):
             if cell is None:
                 raise RecordError("fractional positions, and no cell")
-            position = position @ cell
-        return Atoms(
-            number.astype(np.uint8),
-            position.astype(np.float32),
-            np.zeros((3, 3), dtype=np.float32) if cell is None else cell.astype(np.float32),
-            self._periodic(cell is not None),
-        )
+            with np.errstate(over="ignore", invalid="ignore"):
+                position = position @ cell
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused with all that is
+            return Atoms(
+                number.astype(np.uint8),
+                position.astype(np.float32),
+                np.zeros((3, 3), dtype=np.float32) if cell is None else cell.astype(np.float32),
+                self._periodic(cell is not None),
+            )
 
     def _periodic(self, has_cell: bool) -> NDArray[np.bool_]:
         """Along which lattice vectors the structure repeats: along all where the entry says nothing."""
@@ -289,16 +292,26 @@ def _refuse_hole(found: object) -> None:
 def _unpickled(data: bytes) -> dict[str, Any] | str:
     """An entry, or why there is none."""
     try:
+        _refuse_large_memo(data)
         found = _Unpickler(io.BytesIO(data)).load()  # the config says that the file is trusted
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
-        text = " ".join(str(error).split())[:200]
-        return f"not a readable pickle: {text or type(error).__name__}"
+        return f"not a readable pickle: {one_line(error)[:200]}"
     if isinstance(found, _Hole):
         return f"needs the class {found.missing}, which is not installed here"
     if isinstance(found, dict):
         return found
     attributes = getattr(found, "to_dict", lambda: getattr(found, "__dict__", None))()
     return attributes if isinstance(attributes, dict) else f"a {type(found).__name__}, not a dictionary"
+
+
+def _refuse_large_memo(data: bytes) -> None:
+    """Raise ValueError where a damaged pickle numbers an object beyond what it can hold.
+
+    Python makes a table as long as the largest number: one turned bit can ask for 64 GB of it.
+    """
+    for opcode, number, place in pickletools.genops(data):
+        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and (number is None or int(number) > len(data)):
+            raise ValueError(f"object number {number} at byte {place} of {len(data)}")
 
 
 def _databases(path: Path) -> list[Path]:

@@ -109,11 +109,12 @@ def parse_poscar(data: bytes) -> Atoms:
         raise UnusableFileError("no atoms")
     if min(number) < 1 or max(number) > MAX_ATOMIC_NUMBER:  # pymatgen gives a number to names that it does not know
         raise UnusableFileError("not a readable POSCAR: line 6 names what is no chemical element")
-    return (
-        np.array(number, dtype=np.uint8),
-        np.asarray(structure.cart_coords, dtype=np.float32),
-        np.asarray(structure.lattice.matrix, dtype=np.float32),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is refused later
+        return (
+            np.array(number, dtype=np.uint8),
+            np.asarray(structure.cart_coords, dtype=np.float32),
+            np.asarray(structure.lattice.matrix, dtype=np.float32),
+        )
 
 
 def _refuse_too_many_atoms(lines: list[str]) -> None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import xxhash
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.files import changed
 from matsci_hpc.sources.record_survey import survey
-from matsci_hpc.sources.records import Record, RecordError, Wanted, label
+from matsci_hpc.sources.records import Record, RecordError, Wanted, label, one_line
 from matsci_hpc.sources.values import WrongValueError, typed_values
 from matsci_hpc.structure import Rejected, Structure
 from matsci_hpc.targets import MAX_SPLITS
@@ -144,8 +145,7 @@ class RecordSource:
             try:
                 yield self._structure(record, number)
             except (RecordError, WrongValueError) as error:
-                # Names of entries may be in it, and those may be no Unicode.
-                yield Rejected(record.name, str(error).encode(errors="backslashreplace").decode())
+                yield Rejected(record.name, one_line(error))
 
     def _exactly(self, start: int, stop: int) -> Iterator[Record | Rejected]:
         """The records `start` to `stop - 1`, or an error: no record may be left out without a word.
@@ -179,8 +179,8 @@ class RecordSource:
         return Structure(
             id=identifier,
             atomic_number=atoms.atomic_number,
-            position=atoms.position,
-            cell=atoms.cell,
+            position=np.ascontiguousarray(atoms.position),  # what was pickled may lie in memory by columns
+            cell=np.ascontiguousarray(atoms.cell),
             pbc=atoms.pbc,
             targets=targets,
             split=split,

@@ -1,5 +1,6 @@
 """A record: a structure and what its file says of it; and what a config wants to know of each."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from matsci_hpc.config.record_sources import CsvSource, KeyedSource
 from matsci_hpc.sources.values import WrongValueError, text_of
 from matsci_hpc.targets import TargetSpec
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class RecordError(ValueError):
@@ -100,6 +103,12 @@ def label(record: Record, key: str) -> str:
         return text_of(record.look_up(key))
     except WrongValueError as fault:
         raise RecordError(f"{key} {fault}") from None
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, the same in every process: names and ids in it may be no Unicode, objects lie anywhere."""
+    text = _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
+    return text.encode(errors="backslashreplace").decode()
 
 
 def entry(document: object, key: str, *, attributes: bool = False) -> object:

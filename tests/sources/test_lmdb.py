@@ -292,3 +292,28 @@ def closest(structure):
     receiver = np.repeat(np.arange(len(structure.atomic_number)), graph.degree)
     ends = structure.position[graph.sender] + graph.shift @ structure.cell
     return float(np.linalg.norm(ends - structure.position[receiver], axis=1).min())
+
+
+def test_a_turned_bit_does_not_ask_for_gigabytes(tmp_path):
+    """Python makes a table as long as the largest number of an object in a pickle: here 8 GB of it."""
+    sound = pickle.dumps(ARRAYS, protocol=3)
+    place = sound.index(b"q\x01")
+    path = write(tmp_path / "a.lmdb", {0: sound[:place] + b"r\x00\x00\x00\x20" + sound[place + 2 :], 1: sound})
+    rejected, fine = read_all(open_source(path))
+    assert rejected.reason == f"not a readable pickle: object number 536870912 at byte {place} of {len(sound) + 3}"
+    assert fine.fault() is None
+
+
+def test_positions_by_columns(tmp_path):
+    arrays = ARRAYS | {"pos": np.asfortranarray(np.array(ARRAYS["pos"]))}
+    by_rows, by_columns = read_all(open_source(write(tmp_path / "a.lmdb", {0: ARRAYS, 1: arrays})))
+    edges = [radius_graph(each, 6.0) for each in (by_rows, by_columns)]
+    np.testing.assert_array_equal(edges[0].sender, edges[1].sender)
+
+
+def test_reasons_say_no_places_in_memory(tmp_path):
+    """They differ from process to process, and a data set must not."""
+    path = write(tmp_path / "a.lmdb", {0: {"energy": object(), **ARRAYS}, 1: {"energy": 1.5, **ARRAYS}})
+    rejected, _ = read_all(open_source(path, targets={"energy": {"key": "energy"}}))
+    assert "object" in rejected.reason
+    assert "0x" not in rejected.reason
