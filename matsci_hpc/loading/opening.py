@@ -7,7 +7,8 @@ from matsci_hpc.config.train import Data
 from matsci_hpc.config.train import DataSet as Entry
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collection import Collection
-from matsci_hpc.loading.generated import CACHE_BYTES, GeneratedData
+from matsci_hpc.loading.generated import GeneratedData
+from matsci_hpc.loading.generated_clouds import CACHE_BYTES
 from matsci_hpc.shards.reader import Place
 from matsci_hpc.sources.cloud_generator import BLOCK
 

@@ -4,7 +4,6 @@ A block decides the groups and sizes of its clouds and gives each a stream of ra
 drawn after that, redraws included, follows from the cloud's own stream, so a cloud is the same alone and among others.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,20 +12,12 @@ from numpy.typing import NDArray
 from matsci_hpc import point_groups
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources import clouds as flat
+from matsci_hpc.sources.cloud_block import CloudBlock
+from matsci_hpc.sources.cloud_drafts import ORDER, ROTATION, Draft, of_radius_one, replaced
 from matsci_hpc.sources.clouds import Integers, offsets, ranges
-from matsci_hpc.sources.exact_random import (
-    MOST_TRIES,
-    ExactRandom,
-    Single,
-    Words,
-    below,
-    in_ball,
-    rotations,
-    squared_norm,
-    words,
-)
+from matsci_hpc.sources.exact_random import ExactRandom, Single, Words, rotations, words
 from matsci_hpc.sources.extra_symmetry import has_extra_symmetry
-from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, crowded_orbits, grow, turned
+from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, crowded_orbits, turned
 from matsci_hpc.sources.symmetry_sieve import suspects
 
 BLOCK = 4096
@@ -34,8 +25,6 @@ BLOCK = 4096
 
 As many as a shard has by default, so that ranks seldom draw the same block for two shards.
 """
-HEAVIEST = 99
-"""Atomic numbers are 1 (H) to this (Es)."""
 LABEL_TOLERANCE = 1e-3
 """Angstrom. A cloud that a higher symmetry would describe to this accuracy is drawn again."""
 MAX_ROUNDS = 1024
@@ -43,30 +32,10 @@ MAX_ROUNDS = 1024
 TRIAL_CLOUDS = 8
 TRIAL_ROUNDS = 128
 """At the start that many of the fullest clouds of every group must come out in that many rounds."""
-VARIANTS = (1, 4, 16)
+VARIANTS = (1, 2, 4, 8, 16)
 """Variants of a cloud tried in the first rounds, and in all after them. Part of what defines the data."""
 VERSION = 2
 """Goes up when the same settings give other clouds."""
-# Where in the stream of a cloud its numbers are.
-_MOST_ORBITS = 256
-_POINTS, _KINDS, _ROTATION, _ORDER = (number << 40 for number in range(4))
-
-
-@dataclass(frozen=True, slots=True)
-class CloudBlock:
-    """Clouds in the flat layout of a shard, for `clouds` clouds with `atoms` atoms in all.
-
-    Attributes:
-        position: float32 [atoms, 3], angstrom.
-        atomic_number: uint8 [atoms].
-        offset: int64 [clouds + 1], first atom of each cloud.
-        point_group: int16 [clouds], number in the list of groups.
-    """
-
-    position: NDArray[np.float32]
-    atomic_number: NDArray[np.uint8]
-    offset: NDArray[np.int64]
-    point_group: NDArray[np.int16]
 
 
 class CloudGenerator:
@@ -166,7 +135,7 @@ class CloudGenerator:
         """Clouds without jitter: those of each order in turn, then the order of their atoms."""
         start = offsets(orbits * self._order[group])
         atoms = np.empty((start[-1], 4), dtype=np.float32)
-        rotation = rotations(stream, _ROTATION)
+        rotation = rotations(stream, ROTATION)
         for groups in self._by_order:
             chosen = np.flatnonzero(self._order[group] == groups.order)
             if len(chosen):
@@ -208,7 +177,7 @@ class CloudGenerator:
         In later rounds few clouds are left; several variants of each are tried at once and the first good one is taken.
         """
         start = offsets(orbits)
-        whole = _Draft.empty(orbits, stream)
+        whole = Draft.empty(orbits, stream)
         pending = np.arange(len(group))
         result: OrbitClouds | None = None
         for number in range(rounds):
@@ -216,7 +185,7 @@ class CloudGenerator:
             trial = np.repeat(pending, variants)
             attempt = number * max(VARIANTS) + np.tile(np.arange(variants), len(pending))
             draft = whole.redrawn(ranges(start[trial], orbits[trial]), np.repeat(attempt, orbits[trial]))
-            clouds = _of_radius_one(groups, group[trial], orbits[trial], draft)
+            clouds = of_radius_one(groups, group[trial], orbits[trial], draft)
             crowded = crowded_orbits(clouds, self.min_distance)
             if variants > 1:
                 bad = np.logical_or.reduceat(crowded, clouds.start[:-1]).reshape(-1, variants)
@@ -225,7 +194,7 @@ class CloudGenerator:
                 draft, crowded, clouds = draft.chosen(columns), crowded[columns], clouds.chosen(best)
             faulty = crowded | self._has_extra_symmetry(groups, clouds, crowded)[clouds.cloud]
             columns = ranges(start[pending], orbits[pending])
-            result = clouds if result is None else _replaced(result, columns, clouds)
+            result = clouds if result is None else replaced(result, columns, clouds)
             whole.point[:, columns], whole.kind[columns], whole.faulty[columns] = draft.point, draft.kind, faulty
             pending = pending[np.logical_or.reduceat(faulty, clouds.start[:-1])]
             if not len(pending):
@@ -267,53 +236,6 @@ class _Choice(NamedTuple):
     random: ExactRandom
 
 
-class _Draft(NamedTuple):
-    """Orbits as drawn: points in the unit ball [3, K], atomic numbers [K], which are to be drawn again [K].
-
-    Besides, the stream of each orbit's cloud [K] and its number in the cloud [K].
-    """
-
-    point: Single
-    kind: Integers
-    faulty: NDArray[np.bool_]
-    stream: Words
-    number: Integers
-
-    @classmethod
-    def empty(cls, orbits: Integers, stream: Words) -> "_Draft":
-        """All orbits yet to be drawn."""
-        total = int(orbits.sum())
-        return cls(
-            point=np.empty((3, total), np.float32),
-            kind=np.empty(total, np.intp),
-            faulty=np.ones(total, np.bool_),
-            stream=np.repeat(stream, orbits),
-            number=ranges(np.zeros_like(orbits), orbits),
-        )
-
-    def chosen(self, columns: Integers) -> "_Draft":
-        return _Draft(self.point.take(columns, axis=1), *(each[columns] for each in self[1:]))
-
-    def redrawn(self, columns: Integers, attempt: Integers) -> "_Draft":
-        """The orbits of these columns, the faulty ones as in the attempt of each column."""
-        draft = self.chosen(columns)
-        new = np.flatnonzero(draft.faulty)
-        stream, which = draft.stream[new], (attempt[new] * _MOST_ORBITS + draft.number[new]).astype(np.uint64)
-        draft.point[:, new] = in_ball(stream, which * np.uint64(MOST_TRIES) + np.uint64(_POINTS), 3)
-        draft.kind[new] = 1 + below(HEAVIEST, stream, which + np.uint64(_KINDS))
-        return draft
-
-
-def _of_radius_one(groups: GroupsOfOrder, group: Integers, orbits: Integers, draft: _Draft) -> OrbitClouds:
-    radius = np.sqrt(np.maximum.reduceat(squared_norm(draft.point), offsets(orbits)[:-1]))
-    return grow(groups, group, orbits, draft.point / np.repeat(radius, orbits), draft.kind)
-
-
-def _replaced(clouds: OrbitClouds, columns: Integers, by: OrbitClouds) -> OrbitClouds:
-    clouds.seed[:, columns], clouds.kind[columns], clouds.position[:, :, columns] = by.seed, by.kind, by.position
-    return clouds
-
-
 def _shake(position: Single, noise: NDArray[np.float64]) -> None:
     position[:] = (position + noise).astype(np.float32)
 
@@ -344,7 +266,7 @@ def _shuffle(stream: Words, start: Integers) -> Integers:
     atoms = np.diff(start)
     cloud = np.repeat(np.arange(len(atoms), dtype=np.uint64), atoms)
     number = (np.arange(start[-1]) - np.repeat(start[:-1], atoms)).astype(np.uint64)
-    random = words(np.repeat(stream, atoms), number + np.uint64(_ORDER)) >> np.uint64(32)
+    random = words(np.repeat(stream, atoms), number + np.uint64(ORDER)) >> np.uint64(32)
     keys = (cloud << np.uint64(40)) | (random << np.uint64(8)) | number
     keys.sort()
     return np.asarray((keys & np.uint64(255)).astype(np.intp) + np.repeat(start[:-1], atoms), dtype=np.intp)

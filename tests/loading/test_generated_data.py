@@ -12,7 +12,7 @@ from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.config.train import Data
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.loading import generated as module
+from matsci_hpc.loading import generated_clouds as module
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
@@ -150,24 +150,60 @@ def test_few_blocks_are_drawn(endless, monkeypatch):
     monkeypatch.setattr(data._generator, "block", lambda split, number: drawn.append(number) or draw(split, number))
     plan = Plan(endless, stream_spec(graphs=64))
     for rank in range(2):
-        data._blocks.clear()
+        data._kept._blocks.clear()
         with Loader(endless, plan, Cursor(0, 0, 0), 3 * BLOCK // 128, Division(rank, 2), CostModel()) as loader:
             assert sum(len(work.samples) for work in loader) > BLOCK // 2
     assert sorted(drawn) == [0, 0, 1, 1]
 
 
+def test_a_rank_of_many_draws_its_own_samples_alone(endless, monkeypatch):
+    """512 ranks with global batches of several blocks; on one rank the same samples come from whole blocks."""
+    data, whole, alone = endless.datasets[0], [], []
+    generator = data._generator
+    block, samples = generator.block, generator.samples
+    monkeypatch.setattr(generator, "block", lambda split, number: whole.append(number) or block(split, number))
+    monkeypatch.setattr(
+        generator, "samples", lambda split, numbers: alone.append(len(numbers)) or samples(split, numbers)
+    )
+    plan = Plan(endless, PlanSpec(seed=3, split="train", graphs=9000, repeats=(Fraction(1, 2**20),), in_turn=True))
+    data._kept._blocks.clear()
+    with Loader(endless, plan, Cursor(0, 0, 0), 3, Division(200, 512), CostModel()) as loader:
+        works = list(loader)
+    assert not whole
+    assert alone == [len(work.samples) for work in works]
+    endless.shared_by(1)
+    for work in works:
+        assert_same(work.batches[0], collate(endless, work.samples))
+    assert len(alone) == 3
+    assert sorted(whole) == list(range(7))
+
+
+def test_what_is_kept_is_drawn_no_second_time(finite, endless, monkeypatch):
+    """Whole blocks that are there serve any number of ranks, and a data set that can be kept is drawn in blocks."""
+    for collection in (finite, endless):
+        data = collection.datasets[0]
+        collate(collection, np.arange(10))
+        collection.shared_by(512)
+        monkeypatch.setattr(data._generator, "samples", None)
+        collate(collection, np.arange(5, 15))
+    collate(finite, np.arange(BLOCK + 5, BLOCK + 10))
+    for collection in (finite, endless):
+        collection.shared_by(1)
+
+
 def test_the_blocks_that_are_kept_have_a_limit(finite, monkeypatch):
     data = finite.datasets[0]
     monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    data._kept._blocks.clear()
     before = collate(finite, np.arange(TRAIN + VAL))
-    assert len(data._blocks) == 1
+    assert len(data._kept._blocks) == 1
     assert_same(before, collate(finite, np.arange(TRAIN + VAL)))
 
 
 def test_a_collection_travels_without_its_blocks(finite):
     collate(finite, np.arange(5))
     again = pickle.loads(pickle.dumps(finite))  # noqa: S301 (our own bytes)
-    assert not again.datasets[0]._blocks
+    assert not again.datasets[0]._kept._blocks
     assert_same(collate(again, np.arange(900, 930)), collate(finite, np.arange(900, 930)))
 
 

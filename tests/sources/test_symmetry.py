@@ -8,7 +8,7 @@ from symmetry_detector import count_isometries
 from matsci_hpc import point_groups
 from matsci_hpc.config import sources
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.sources import cloud_generator
+from matsci_hpc.sources.cloud_drafts import Draft
 from matsci_hpc.sources.cloud_generator import BLOCK, LABEL_TOLERANCE, CloudGenerator
 from matsci_hpc.sources.clouds import Operations, grow, seed_pairs
 from matsci_hpc.sources.exact_random import MOST_TRIES, ExactRandom, in_ball, rotations, words
@@ -129,9 +129,9 @@ def test_clouds_drawn_alone_are_those_of_the_whole_block(settings):
 def test_many_clouds_of_hard_settings_are_drawn_again(monkeypatch):
     """So that the test before this one has redraws to get wrong."""
     rounds = []
-    redrawn = cloud_generator._Draft.redrawn
+    redrawn = Draft.redrawn
     monkeypatch.setattr(
-        cloud_generator._Draft,
+        Draft,
         "redrawn",
         lambda draft, columns, attempt: rounds.append(len(columns)) or redrawn(draft, columns, attempt),
     )
