@@ -59,9 +59,9 @@ def blocks(title: str, settings: dict[str, Any]) -> None:
     few = np.sort(np.random.default_rng(0).choice(BLOCKS * BLOCK, FEW, replace=False))
     few_s = times(lambda: [source.generator.samples("train", few + n * BLOCKS * BLOCK) for n in range(5)])[0] / 5
     print(
-        f"{title:30} {1 / core_s:9,.0f} samples per core second; {atoms:5.1f} atoms, {drawn / BLOCK:5.1f} words "
-        f"of 64 random bits a sample; alone they come at {1 / words_s:11,.0f}/s, {words_s / core_s:.0%} of the time; {FEW} clouds "
-        f"of {BLOCKS} blocks, drawn alone, {few_s * 1e3:.1f} ms"
+        f"{title:30} {1 / core_s:9,.0f} samples per core second; {atoms:5.1f} atoms, {drawn / BLOCK:5.1f} random words "
+        f"a sample; these alone {1 / words_s:11,.0f}/s, {words_s / core_s:.0%} of the time; {FEW} clouds of {BLOCKS} "
+        f"blocks, drawn alone, {few_s * 1e3:.1f} ms"
     )
 
 

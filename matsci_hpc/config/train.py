@@ -112,6 +112,16 @@ class Data(Section):
         return next((each.source for each in self.entries if each.source and self.split in each.source.endless), None)
 
     @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names = [each.name for each in self.entries]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            source = next((each.source for each in self.entries if each.source and each.name == twice), None)
+            what = "use the same random numbers; give each its own seed" if source else "is named twice; name it once"
+            raise ValueError(f"{f'two sources of seed {source.seed}' if source else twice} {what}")
+        return self
+
+    @model_validator(mode="after")
     def _one_rule_for_the_mixture(self) -> Self:
         weights = [each.name for each in self.entries if each.weight is not None]
         repeats = [each.name for each in self.entries if each.repeat is not None]

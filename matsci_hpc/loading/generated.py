@@ -166,6 +166,7 @@ class GeneratedData:
         no_file = FileRecord(file="", bytes=0, xxh3_128="")
         return Manifest(
             fingerprint=hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+            generators=[self.name],
             counts=Counts(
                 inputs=len(self),
                 samples=len(self),

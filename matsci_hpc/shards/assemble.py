@@ -22,7 +22,7 @@ from matsci_hpc.shards.manifest import (
 from matsci_hpc.shards.reader import map_shard
 from matsci_hpc.shards.records import read_block_record
 from matsci_hpc.shards.statistics import Merger, SplitStatistics
-from matsci_hpc.sources.base import Source
+from matsci_hpc.sources.base import Source, Synthetic
 from matsci_hpc.targets import TargetSpec
 from matsci_hpc.whole_files import appearing, file_checksum
 
@@ -65,6 +65,7 @@ def assemble(
         write_index(temporary, _index_rows(folder, shards, source.targets, fields), samples, fingerprint)
     return Manifest(
         fingerprint=fingerprint,
+        generators=list(source.generators) or None if isinstance(source, Synthetic) else None,
         counts=Counts(
             inputs=inputs,
             samples=samples,

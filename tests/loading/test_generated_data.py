@@ -1,11 +1,13 @@
 """Samples made on the way are the very ones that shards hold."""
 
+import itertools
 import pickle
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from matsci_hpc.config.generated import MAX_SAMPLES, GeneratedSymmetry
 from matsci_hpc.config.loading import load_config
@@ -21,6 +23,7 @@ from matsci_hpc.loading.generated import GeneratedData
 from matsci_hpc.loading.loader import Cursor, Division, Loader, step_work
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import Plan
+from matsci_hpc.loading.same_samples import same_samples
 from matsci_hpc.loading.sanity import refuse_absurd
 from matsci_hpc.loading.spec import PlanSpec
 from matsci_hpc.parallel.mpi import World
@@ -240,11 +243,62 @@ def test_sources_and_folders_make_a_mixture(prepared):
         )
 
 
-def test_the_same_source_twice_is_refused():
+@pytest.mark.parametrize("change", [{}, {"samples": {"train": 30}}, {"max_atoms": 24}, {"subgroups": False}])
+def test_two_sources_of_one_seed_are_refused(change):
     entry = {"source": {**SETTINGS, "samples": {"train": 20}}, "neighbors": {"cutoff": 2.0}}
-    longer = {"source": {**SETTINGS, "samples": {"train": 30}}, "neighbors": {"cutoff": 2.0}}
-    with pytest.raises(UserInputError, match="holds the same data as"):
-        open_collection(Data.model_validate({"train": [entry, longer]}))
+    other = {**entry, "source": entry["source"] | change}
+    with pytest.raises(ValidationError, match="two sources of seed 5 use the same random numbers"):
+        Data.model_validate({"train": [entry, other]})
+    other["source"]["seed"] = 6
+    assert len(open_collection(Data.model_validate({"train": [entry, other]}))) > 39
+
+
+def test_a_folder_named_twice_is_refused():
+    with pytest.raises(ValidationError, match="datasets/a is named twice"):
+        Data.model_validate({"train": ["datasets/a", "datasets/b", {"path": "datasets/a"}]})
+
+
+def source_of(seed, **samples):
+    return {"source": {**SETTINGS, "seed": seed, "samples": samples}, "neighbors": {"cutoff": 2.0}}
+
+
+def test_a_source_and_a_folder_of_the_same_clouds_are_refused(prepared):
+    folder = str(prepared.datasets[0].folder)
+    data = Data.model_validate({"train": [source_of(5, train=20), folder]})
+    with pytest.raises(UserInputError, match=r"seed 5 and .*data hold the same samples .*another seed"):
+        open_collection(data)
+
+
+def test_clouds_that_were_cut_anew_are_still_known(prepared, tmp_path):
+    """Dealt out anew, clouds of `train` are held out: a source of the same seed would train on them."""
+    config = {
+        "source": {"kind": "shards", "path": prepared.datasets[0].folder, "only_splits": ["train"]},
+        "out": tmp_path / "cut",
+        "splits": {"train": 0.5, "val": 0.5},
+        "neighbors": {"cutoff": 2.0},
+    }
+    prepare(PrepConfig.model_validate(config), World())
+    cut = Collection([tmp_path / "cut"])
+    held_out = cut.in_split("val")[:1]
+    name = cut.sample_name(int(held_out[0]))
+    assert "(train-" in name
+    with pytest.raises(UserInputError, match=r"seed 5 and .*cut hold the same samples"):
+        open_collection(Data.model_validate({"train": [source_of(5, train=TRAIN), str(tmp_path / "cut")]}))
+    assert len(open_collection(Data.model_validate({"train": [source_of(6, train=20), str(tmp_path / "cut")]})))
+    # Two folders may be two parts of one data set, which is for `check` to warn of.
+    both = Collection([prepared.datasets[0].folder, tmp_path / "cut"])
+    (found,) = same_samples((each.name, each.manifest) for each in both.datasets)
+    assert not found.certain
+
+
+def test_training_and_held_out_samples_of_a_source_are_other_clouds(endless):
+    train, held_out = (collate(endless, endless.in_split(split, VAL)) for split in ("train", "val"))
+    clouds = [
+        {batch.position[a:b].numpy().tobytes() for a, b in itertools.pairwise(batch.atom_pointer.tolist())}
+        for batch in (train, held_out)
+    ]
+    assert len(clouds[0]) == len(clouds[1]) == VAL
+    assert not clouds[0] & clouds[1]
 
 
 @pytest.mark.parametrize(
