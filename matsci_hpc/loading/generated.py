@@ -20,7 +20,8 @@ from matsci_hpc.config.generated import GeneratedSymmetry
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.generated_clouds import KeptClouds
 from matsci_hpc.loading.generated_sizes import Numbers, Split, SplitSizes, splits_of
-from matsci_hpc.neighbors import RULE, TIE_TOLERANCE
+from matsci_hpc.neighbors import RULE, TIE_TOLERANCE, senders_of_all_pairs
+from matsci_hpc.ragged import offsets
 from matsci_hpc.shards.layout import FORMAT_VERSION, Array
 from matsci_hpc.shards.manifest import Counts, FileRecord, Manifest, NeighborRecord
 from matsci_hpc.sources.cloud_generator import BLOCK, VERSION
@@ -87,11 +88,11 @@ class GeneratedData:
         atoms = np.diff(clouds.offset)
         arrays: dict[str, Array] = {
             "offsets/atoms": clouds.offset,
-            "offsets/edges": _offsets(atoms * (atoms - 1)),
+            "offsets/edges": offsets(atoms * (atoms - 1)),
             "atoms/atomic_number": clouds.atomic_number,
             "atoms/position": clouds.position,
             "atoms/degree": np.repeat(atoms - 1, atoms).astype(np.uint16),
-            "edges/sender": _senders(atoms.tolist()),
+            "edges/sender": senders_of_all_pairs(atoms),
             "targets/point_group": clouds.point_group,
         }
         if self._contains is not None:
@@ -228,15 +229,3 @@ def _refuse_unknown_edges(section: GeneratedSymmetry, cutoff: float) -> None:
             f"nearer than {MIN_DISTANCE:g} angstrom, which preparation refuses; set min_distance to "
             f"{math.ceil(least * 1000) / 1000:g} or more, {files}"
         )
-
-
-def _offsets(counts: Numbers) -> Numbers:
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def _senders(sizes: list[int]) -> NDArray[np.uint8]:
-    """Senders of all edges, by receiver: of each atom every other one of its cloud, uint8 [edges]."""
-    every = {n: np.tile(np.arange(n, dtype=np.uint8), (n, 1))[~np.eye(n, dtype=bool)] for n in set(sizes)}
-    return np.concatenate([every[n] for n in sizes])

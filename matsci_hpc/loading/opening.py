@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matsci_hpc.config.train import Data
-from matsci_hpc.config.train import DataSet as Entry
+from matsci_hpc.config.data import Data
+from matsci_hpc.config.data import DataSet as Entry
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.generated import GeneratedData

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from matsci_hpc.sources.clouds import offsets, ranges
+from matsci_hpc.ragged import offsets
+from matsci_hpc.sources.clouds import ranges
 
 
 @dataclass(frozen=True, slots=True)

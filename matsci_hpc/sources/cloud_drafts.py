@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from matsci_hpc.sources.clouds import Integers, offsets, ranges
+from matsci_hpc.ragged import offsets
+from matsci_hpc.sources.clouds import Integers, ranges
 from matsci_hpc.sources.exact_random import MOST_TRIES, Single, Words, below, in_ball, squared_norm
 from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, grow
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.ragged import offsets
 from matsci_hpc.sources import clouds as flat
 from matsci_hpc.sources.cloud_block import CloudBlock
 from matsci_hpc.sources.cloud_drafts import ORDER, ROTATION, Draft, of_radius_one, replaced
-from matsci_hpc.sources.clouds import Integers, offsets, ranges
+from matsci_hpc.sources.clouds import Integers, ranges
 from matsci_hpc.sources.exact_random import ExactRandom, Single, Words, rotations, words
 from matsci_hpc.sources.extra_symmetry import has_extra_symmetry
 from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, crowded_orbits, turned

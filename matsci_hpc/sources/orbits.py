@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
-from matsci_hpc.sources.clouds import Integers, offsets, ranges
+from matsci_hpc.ragged import offsets
+from matsci_hpc.sources.clouds import Integers, ranges
 from matsci_hpc.sources.exact_random import Single, squared_norm
 from matsci_hpc.subgroups import multiplication_table
 

@@ -16,10 +16,10 @@ from matsci_hpc import point_groups, subgroups
 from matsci_hpc.config.sources import SymmetryClouds, clouds_title
 from matsci_hpc.config.sources import SymmetrySource as Config
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.ragged import offsets
 from matsci_hpc.sources.base import FlatSamples
 from matsci_hpc.sources.cloud_block import CloudBlock
 from matsci_hpc.sources.cloud_generator import BLOCK, VERSION, CloudGenerator
-from matsci_hpc.sources.clouds import offsets
 from matsci_hpc.structure import Structure
 from matsci_hpc.targets import TargetSpec
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from matsci_hpc.config.data import Data
 from matsci_hpc.config.generated import MAX_SAMPLES, GeneratedSymmetry
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.config.train import Data
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading import generated_clouds as module
 from matsci_hpc.loading.batch import Batch
