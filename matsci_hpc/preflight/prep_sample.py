@@ -1,5 +1,6 @@
 """A few inputs of a preparation, converted as it would: how large and how slow one is, and how many there are."""
 
+import copy
 import itertools
 import os
 import tarfile
@@ -13,13 +14,15 @@ from typing import IO
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.config.sources import FileSource as FileConfig
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.sources.base import Source
+from matsci_hpc.sources.base import FlatSource, Source
 from matsci_hpc.sources.files import InputFile, name_fits
 from matsci_hpc.sources.record_files import STAGED
 from matsci_hpc.sources.registry import open_source, reader_of
 
 SAMPLED = 256
 """Inputs converted."""
+FLAT_SAMPLED = 16_384
+"""Converted of a source that gives whole arrays, but no more than a shard: its first input may cost as much as all."""
 SLICE = 16
 """Converted between two looks at the clock."""
 LIMIT_S = 6.0
@@ -74,7 +77,8 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
             source = open_source(config, Path(folder))
             staged = Path(folder, STAGED)
             staged_bytes = sum(each.stat().st_size for each in staged.rglob("*") if each.is_file())
-        sampled, rejected, size, taken_s = _convert(config, source)
+        convert_some = _convert_flat if isinstance(source, FlatSource) else _convert
+        sampled, rejected, size, taken_s = convert_some(config, source)
     unpacked: float = staged_bytes
     if listing and isinstance(config.source, FileConfig):
         unpacked = listing.bytes if _is_packed(config.source) else 0.0
@@ -189,6 +193,22 @@ def _convert(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
         raise UserInputError(f"none of {count} inputs is usable, the first because: {rejected[0].reason}")
     size = len(shard_image(block_content(config, source, structures, edges, 0)))
     return count, len(rejected), size, (time.perf_counter() - start_s) * count / max(count - 1, 1)
+
+
+def _convert_flat(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
+    """The same for the first shard of a source that preparation asks for whole arrays, not for objects."""
+    from matsci_hpc.conversion import convert
+    from matsci_hpc.shards.writer import shard_image
+
+    count = min(config.shard_size, len(source), FLAT_SAMPLED)
+    # On a copy, which leaves nothing drawn behind: imports and the first use of memory do not count.
+    convert(config, copy.copy(source), 0, count, 0)
+    start_s = time.perf_counter()
+    content, rejected = convert(config, source, 0, count, 0)
+    if content is None:
+        raise UserInputError(f"none of {count} inputs is usable, the first because: {rejected[0].reason}")
+    size = len(shard_image(content))
+    return count, len(rejected), size, time.perf_counter() - start_s
 
 
 def _slices(start: int, stop: int) -> Iterator[tuple[int, int]]:
