@@ -199,7 +199,9 @@ def _convert_flat(config: PrepConfig, source: Source) -> tuple[int, int, int, fl
     """The same for the first shard of a source that preparation asks for whole arrays, not for objects."""
     from matsci_hpc.conversion import convert
     from matsci_hpc.shards.writer import shard_image
+    from matsci_hpc.training.allocator import keep_freed_memory
 
+    keep_freed_memory()  # as preparation does
     count = min(config.shard_size, len(source), FLAT_SAMPLED)
     # On a copy, which leaves nothing drawn behind: imports and the first use of memory do not count.
     convert(config, copy.copy(source), 0, count, 0)
