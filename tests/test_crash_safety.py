@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from crystals import ROCK_SALT, write_crystals
@@ -166,6 +167,49 @@ def test_signals(endless, tmp_path, number, ranks, whom):
     assert process.returncode == 128 + number, text
     words = f"matsci-hpc: error: stopped by {number.name}; what is finished is kept, and the same command goes on"
     assert said(text) == [f"{words} from there"]
+
+
+def processor_s(pid):
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def idle_rank(process):
+    """The one of two ranks that waits while the other works, once that is so."""
+    end_s = time.monotonic() + 60
+    while time.monotonic() < end_s:
+        assert process.poll() is None, process.communicate()
+        before = {pid: processor_s(pid) for pid in rank_pids(process, 2)}
+        time.sleep(1.0)
+        if len(before) < 2:
+            continue
+        (less, idle), (more, _) = sorted((processor_s(pid) - start_s, pid) for pid, start_s in before.items())
+        if less < 0.1 and more > 0.3:
+            return idle
+    raise AssertionError("both ranks work, or none")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_rank_that_waits_for_the_others(make_config, tmp_path, number):
+    """There is one block for two ranks, and it takes a minute; nobody but the idle rank gets the signal."""
+    frame = '1\nLattice="3 0 0 0 3 0 0 0 3"\nCu 0 0 0\n'
+    (tmp_path / "frames.xyz").write_text(frame * 60_000)
+    source = {"kind": "extxyz", "path": str(tmp_path / "frames.xyz")}
+    out = tmp_path / "out"
+    config = make_config(out, source=source, shard_size=60_000, neighbors={"cutoff": 20.0})
+    process = start(2, config)
+    try:
+        os.kill(idle_rank(process), number)
+        _, text = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + number, text
+    words = f"matsci-hpc: error: stopped by {number.name}; what is finished is kept, and the same command goes on"
+    assert said(text) == [f"{words} from there"]
+    assert not list(out.glob("shard-*"))
 
 
 def test_two_preparations_of_one_folder(endless, make_config, tmp_path):

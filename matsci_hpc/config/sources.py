@@ -40,6 +40,11 @@ class SymmetryClouds(Section):
     """Also write the multilabel target `subgroups`: every listed group that the cloud's group contains."""
 
 
+def clouds_title(seed: int) -> str:
+    """What messages and manifests call symmetry clouds of a seed."""
+    return f"symmetry clouds of seed {seed}"
+
+
 class SymmetrySource(SymmetryClouds):
     """Synthetic point clouds as the input of a preparation."""
 

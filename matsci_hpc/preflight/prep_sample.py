@@ -1,5 +1,6 @@
 """A few inputs of a preparation, converted as it would: how large and how slow one is, and how many there are."""
 
+import copy
 import itertools
 import os
 import tarfile
@@ -14,13 +15,15 @@ from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.config.record_sources import FilesSource
 from matsci_hpc.config.sources import FileSource as FileConfig
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.sources.base import Source
+from matsci_hpc.sources.base import FlatSource, Source
 from matsci_hpc.sources.files import InputFile, is_plain_tar, name_fits
 from matsci_hpc.sources.record_source import Extent, RecordSource
 from matsci_hpc.sources.registry import open_source, reader_of
 
 SAMPLED = 256
 """Inputs converted."""
+FLAT_SAMPLED = 16_384
+"""Converted of a source that gives whole arrays, but no more than a shard: its first input may cost as much as all."""
 SLICE = 16
 """Converted between two looks at the clock."""
 LIMIT_S = 6.0
@@ -81,7 +84,8 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
         else:
             source = open_source(config, Path(folder))
             extent = Extent(len(source), exact=True)
-        sampled, rejected, size, taken_s = _convert(config, source)
+        convert_some = _convert_flat if isinstance(source, FlatSource) else _convert
+        sampled, rejected, size, taken_s = convert_some(config, source)
     return PrepSample(
         inputs=extent.inputs,
         exact=extent.exact,
@@ -188,6 +192,24 @@ def _convert(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
         raise UserInputError(f"none of {count} inputs is usable, the first because: {rejected[0].reason}")
     size = len(shard_image(block_content(config, source, structures, edges, 0)))
     return count, len(rejected), size, (time.perf_counter() - start_s) * count / max(count - 1, 1)
+
+
+def _convert_flat(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
+    """The same for the first shard of a source that preparation asks for whole arrays, not for objects."""
+    from matsci_hpc.conversion import convert
+    from matsci_hpc.shards.writer import shard_image
+    from matsci_hpc.training.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as preparation does
+    count = min(config.shard_size, len(source), FLAT_SAMPLED)
+    # On a copy, which leaves nothing drawn behind: imports and the first use of memory do not count.
+    convert(config, copy.copy(source), 0, count, 0)
+    start_s = time.perf_counter()
+    content, rejected = convert(config, source, 0, count, 0)
+    if content is None:
+        raise UserInputError(f"none of {count} inputs is usable, the first because: {rejected[0].reason}")
+    size = len(shard_image(content))
+    return count, len(rejected), size, time.perf_counter() - start_s
 
 
 def _slices(start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ from matsci_hpc.prepare import prepare
 from matsci_hpc.sources.extxyz import ExtxyzFrames
 from matsci_hpc.sources.record_heads import MOST_BYTES
 from matsci_hpc.sources.record_source import Extent
+from matsci_hpc.sources.symmetry import SymmetrySource
 
 
 def cif(path, **more):
@@ -39,6 +40,23 @@ def test_foretold_size_is_that_of_the_data_set(prep_config, tmp_path):
     prepare(load_config(PrepConfig, tmp_path / "prep.yaml"), World())
     real = sum(each.stat().st_size for each in (tmp_path / "out").glob("shard-*.h5"))
     assert sample.bytes_per_input * sample.inputs == pytest.approx(real, rel=0.15)
+
+
+@pytest.mark.parametrize(("samples", "shard_size", "converted"), [(9000, 4096, 4096), (300, 4096, 300), (300, 64, 64)])
+def test_clouds_are_converted_as_preparation_does_it(samples, shard_size, converted, prep_config, monkeypatch):
+    """A whole shard as arrays; an object per sample takes many times as long and is asked for nowhere."""
+    monkeypatch.setattr(SymmetrySource, "read", lambda *_: pytest.fail("asked for objects"))
+    config = prep_config(source={"kind": "symmetry", "samples": samples}, shard_size=shard_size)
+    sample = sample_preparation(config)
+    assert (sample.inputs, sample.sampled, sample.rejected) == (samples, converted, 0)
+    assert sample.input_s > 0
+
+
+def test_clouds_that_cannot_be_used(prep_config):
+    """Noise of a millimetre: no cloud keeps within what preparation takes."""
+    config = prep_config(source={"kind": "symmetry", "samples": 300, "jitter": 1e7})
+    with pytest.raises(UserInputError, match=r"none of 64 inputs is usable"):
+        sample_preparation(config)
 
 
 def test_crystals_of_a_folder(prep_config, cif_folder, tmp_path):
