@@ -7,7 +7,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -81,6 +81,9 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
         elif isinstance(config.source, FilesSource):
             records: RecordSource = reader_of(config.source.kind).some_of(config.source, config.splits, Path(folder))
             source, extent, unseen = records, records.records.extent, records.unseen
+            if not len(records):  # perhaps other files hold some, and what reads all of them says if not
+                source = open_source(config, Path(folder))
+                extent = replace(extent, inputs=len(source), exact=True)
         else:
             source = open_source(config, Path(folder))
             extent = Extent(len(source), exact=True)

@@ -10,7 +10,6 @@ import pickletools
 import re
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -20,10 +19,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from matsci_hpc.config.record_sources import LmdbSource as Config
-from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.databases import Database, Databases, Keys, Listed
 from matsci_hpc.sources.extxyz import from_ase
 from matsci_hpc.sources.files import changed
+from matsci_hpc.sources.lmdb_files import DATABASE_BYTES, MOST_NAMED, databases, file_of, is_database, opened
 from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
 from matsci_hpc.sources.record_heads import MOST_RECORDS
 from matsci_hpc.sources.records import Atoms, RecordError, entry, one_line
@@ -33,10 +33,6 @@ NUMBERS = ("atomic_numbers", "numbers", "atomic_number")
 POSITIONS = ("pos", "positions", "cart_coords", "coords")
 FRACTIONS = ("frac_coords", "fractional_coordinates")
 CELLS = ("cell", "lattice_vectors", "lattice")
-_DATABASE_BYTES = 48
-"""Of what LMDB keeps of a database within a database, as an entry of the outer one: `MDB_db` in its sources."""
-_MOST_NAMED = 8
-"""Databases within a database that a message names."""
 _SITE = re.compile(r"[A-Z][a-z]?\S* @ (\S+) (\S+) (\S+)")
 
 
@@ -47,7 +43,7 @@ class LmdbEntries(Databases):
         if not config.trust_pickle:  # the config refuses it too; nothing is unpickled without
             raise UserInputError("source.trust_pickle: loading a pickle runs programs; say true if you trust the file")
         self.config = config
-        files = [(split, file) for split, path in config.paths for file in _databases(path)]
+        files = [(split, file) for split, path in config.paths for file in databases(path)]
         super().__init__(files, config.where, most)
 
     @classmethod
@@ -63,16 +59,16 @@ class LmdbEntries(Databases):
     @staticmethod
     def file_of(path: Path) -> Path:
         """The file with the entries."""
-        return path / "data.mdb" if path.is_dir() else path
+        return file_of(path)
 
     def list_records(self, path: Path, digest: xxhash.xxh3_128, most: int | None) -> Listed:
         """The numbers among the keys in their order: a range if they are 0, 1, 2 and so on."""
         found: list[bytes] = []
         named: list[bytes] = []
         sizes = array("q")
-        most_named = _MOST_NAMED if self.config.database is None else 0  # there are none within a named one
+        most_named = MOST_NAMED if self.config.database is None else 0  # there are none within a named one
         exact = True
-        with _opened(path, self.config.database) as (environment, database, transaction):
+        with opened(path, self.config.database) as (environment, database, transaction):
             state, count = transaction.id(), transaction.stat(database)["entries"]
             for key, value in transaction.cursor():
                 if len(found) == most:
@@ -80,8 +76,8 @@ class LmdbEntries(Databases):
                     break
                 digest.update(key)
                 digest.update(value)
-                like_one = len(value) == _DATABASE_BYTES and len(named) < most_named
-                if like_one and _is_database(environment, transaction, key):
+                like_one = len(value) == DATABASE_BYTES and len(named) < most_named
+                if like_one and is_database(environment, transaction, key):
                     named.append(bytes(key))
                 elif key.isdigit():
                     found.append(bytes(key))
@@ -100,7 +96,7 @@ class LmdbEntries(Databases):
     def read_keys(self, database: Database, keys: Keys) -> "Iterator[Entry | Rejected]":
         """The entries under some keys."""
         chosen = [b"%d" % key if isinstance(key, int) else key for key in keys]
-        with _opened(database.path, self.config.database) as (_, _, transaction):
+        with opened(database.path, self.config.database) as (_, _, transaction):
             state = transaction.id()
             values = [transaction.get(key) for key in chosen]
         if state != database.state or None in values:
@@ -312,62 +308,3 @@ def _refuse_large_memo(data: bytes) -> None:
     for opcode, number, place in pickletools.genops(data):
         if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and (number is None or int(number) > len(data)):
             raise ValueError(f"object number {number} at byte {place} of {len(data)}")
-
-
-def _databases(path: Path) -> list[Path]:
-    """A file, a folder that is a database, or the databases in a folder."""
-    if not path.exists():
-        raise UserInputError(f"{path}: no such file or folder")
-    if path.is_file() or (path / "data.mdb").is_file():
-        return [path]
-    found = sorted(each for each in path.glob("*.lmdb") if each.is_file() or (each / "data.mdb").is_file())
-    if not found:
-        raise UserInputError(f"{path}: holds no data.mdb and no .lmdb file")
-    return found
-
-
-@contextmanager
-def _opened(path: Path, name: str | None) -> Iterator[tuple[Any, Any, Any]]:
-    """A file, its main or a named database, and a transaction that reads this and has the id of the last that wrote.
-
-    Without a lock: nothing is written, and file systems of clusters may have none.
-    """
-    try:
-        import lmdb
-    except ImportError:
-        raise MachineError("source.kind lmdb needs the package lmdb: pip install matsci-hpc[lmdb]") from None
-    try:
-        environment = lmdb.open(
-            str(path),
-            subdir=path.is_dir(),
-            readonly=True,
-            lock=False,
-            readahead=False,
-            meminit=False,
-            max_spare_txns=1,
-            max_dbs=_MOST_NAMED,
-        )
-        pages_bytes = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    except lmdb.Error as error:
-        raise UserInputError(f"{path}: cannot be read as LMDB: {error}") from None
-    file = LmdbEntries.file_of(path)
-    with environment:
-        if file.stat().st_size < pages_bytes:  # reading past the end of a mapped file kills the process
-            raise UserInputError(f"{path}: is cut off, {file.stat().st_size:,} of {pages_bytes:,} bytes")
-        try:
-            database = environment.open_db(None if name is None else name.encode(), create=False)
-        except (lmdb.NotFoundError, lmdb.IncompatibleError):
-            raise UserInputError(f"{path}: source.database: it holds no database called {name!r}") from None
-        with environment.begin(db=database) as transaction:
-            yield environment, database, transaction
-
-
-def _is_database(environment: Any, transaction: Any, key: bytes) -> bool:
-    """Whether what looks like an entry is a database within the database."""
-    import lmdb
-
-    try:
-        environment.open_db(key, txn=transaction, create=False)
-    except lmdb.Error:
-        return False
-    return True

@@ -166,6 +166,22 @@ def test_a_folder_of_many_files(prep_config, tmp_path):
     assert sample.inputs == pytest.approx(2800, rel=0.02)
 
 
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_file_without_a_record(kind, prep_config, tmp_path):
+    path = tmp_path / NAMES[kind]
+    write_records(kind, path, [])
+    with pytest.raises(UserInputError, match=f"this {kind} input holds no structure|it has no table of systems"):
+        sample_preparation(prep_config(source=section(kind, path)))
+
+
+def test_the_files_that_are_looked_into_are_empty(prep_config, tmp_path):
+    for number in range(40):
+        (tmp_path / f"{number:02d}.xyz").write_text("")
+    write_records("extxyz", tmp_path / "01.xyz", [1, 2])
+    sample = sample_preparation(prep_config(source={"kind": "extxyz", "path": str(tmp_path)}))
+    assert (sample.inputs, sample.exact, sample.sampled) == (2, True, 2)
+
+
 def test_a_target_that_the_beginning_lacks(prep_config, tmp_path):
     path = tmp_path / "a.xyz"
     write_records("extxyz", path, [1] * 1100)
