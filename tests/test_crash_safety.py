@@ -267,7 +267,7 @@ def as_long_as_all_others(config, source, start, stop, number):
     end_s = time.monotonic() + 100
     while number == huge and len(list(out.glob("shard-*.h5"))) < others:
         if time.monotonic() > end_s:
-            sys.exit("the other ranks leave blocks to the one with the huge structure")
+            raise RuntimeError("the other ranks leave blocks to the one with the huge structure")
         time.sleep(0.01)
     return convert(config, source, start, stop, number)
 

@@ -26,8 +26,8 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.shards.writer import shard_image
 from matsci_hpc.sources.registry import open_source
 
-LIMIT_S = 10
-"""For one input; a sound one takes milliseconds."""
+LIMIT_S = 30
+"""For one input; a sound one takes milliseconds, a list whose bracket was lost can be 15,000 inputs."""
 MORE_MEMORY_KB = 1 << 20
 """What all inputs together may add to the largest use of memory; each is a few kilobytes."""
 
@@ -44,7 +44,7 @@ def at_most(limit_s):
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, limit_s)
     # Where a library written in C goes round and round, Python handles no signal: this shows where, and ends all.
-    faulthandler.dump_traceback_later(6 * limit_s, exit=True)
+    faulthandler.dump_traceback_later(3 * limit_s, exit=True)
     try:
         yield
     finally:
