@@ -19,8 +19,9 @@ Source: D. M. Bates, D. G. Watts, Nonlinear Regression Analysis and Its Applicat
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,11 @@ Floats = NDArray[np.float64]
 Curve = Callable[[Floats], tuple[Floats, Floats]]
 """From parameters [k] to the values f [m] and their derivatives [m, k]."""
 
+CONFIDENCE = 0.95
 _STEPS, _GROWTH = 60, 1.7
 """How often and by which factor the search for the end of an interval steps on: far beyond any number of a machine."""
-_EXACT = 1e-9
+_TOLERANCE = 1e-12
+_EXACT = 1e-7
 """A spread this small is rounding: data without noise."""
 
 
@@ -54,13 +57,13 @@ class Fit:
     values: Floats
     """[k]."""
     standard_errors: Floats | None
-    """[k], from the slope at the solution, NaN where a parameter stands at its bound; None without `freedom`."""
+    """[k], from the slopes at the solution as if there were no bounds; None without `freedom`."""
     intervals: tuple[Interval, ...] | None
     """k of them; None without `freedom`."""
     residuals: Floats
     """[m], log of measured over fitted."""
     covariance: Floats | None
-    """[k, k], 0 for a parameter that stands at its bound; None without `freedom`."""
+    """[k, k], in the same way."""
     freedom: int
 
     @property
@@ -100,19 +103,20 @@ class Problem:
     upper: Floats
     """[k]."""
 
-    def solve(self, start: Floats, confidence: float | None = 0.95) -> Fit:
+    def solve(self, start: Floats, profiled: Sequence[int] | None = None) -> Fit:
         """Fit from a first guess inside the bounds.
 
         Args:
             start: [k].
-            confidence: of the intervals; None: make none.
+            profiled: places of the parameters that get an interval, the others get one that is open; None: all.
         """
         values, residuals, slopes = self._minimum(start, np.ones(len(start), dtype=bool))
         freedom = len(self.measured) - len(start)
-        covariance = self._covariance(values, residuals, slopes, freedom) if freedom > 0 else None
+        covariance = self._covariance(residuals, slopes, freedom) if freedom > 0 else None
         intervals = None
-        if covariance is not None and confidence is not None:
-            intervals = self._intervals(values, residuals, covariance, freedom, confidence)
+        if covariance is not None:
+            places = range(len(values)) if profiled is None else profiled
+            intervals = self._intervals(values, residuals, covariance, freedom, places)
         return Fit(
             values=values,
             standard_errors=None if covariance is None else _roots(covariance),
@@ -142,50 +146,46 @@ class Problem:
             return logs - np.log(curve), -slopes[:, free] / curve[:, None]
 
         if free.any():
-            lower, upper = self.lower[free], self.upper[free]
+            # In units of the first guess, so that the solver's tolerances mean the same for microseconds and for GB/s.
+            unit = np.where(values[free] > 0, values[free], 1.0)
+            lower, upper = self.lower[free] / unit, self.upper[free] / unit
             found = least_squares(
-                lambda some: at(some)[0],
-                np.clip(values[free], lower, upper),
-                jac=lambda some: at(some)[1],
+                lambda some: at(some * unit)[0],
+                np.clip(values[free] / unit, lower, upper),
+                jac=lambda some: at(some * unit)[1] * unit,
                 bounds=(lower, upper),
                 x_scale="jac",
-                xtol=1e-12,
-                ftol=1e-12,
-                gtol=1e-12,
+                xtol=_TOLERANCE,
+                ftol=_TOLERANCE,
+                gtol=_TOLERANCE,
             )
-            values[free] = _at_bounds(found.x, found.active_mask, lower, upper)
+            values[free] = _at_bounds(found.x, found.active_mask, lower, upper) * unit
         curve, slopes = self.curve(values)
         return values, logs - np.log(curve), slopes / curve[:, None]
 
-    def _covariance(self, values: Floats, residuals: Floats, slopes: Floats, freedom: int) -> Floats:
-        inside = (values > self.lower) & (values < self.upper)
-        covariance = np.zeros((len(values), len(values)))
-        if inside.any():
-            scale = np.linalg.norm(slopes[:, inside], axis=0)
-            scale[scale == 0] = 1.0
-            normal = (slopes[:, inside] / scale).T @ (slopes[:, inside] / scale)
-            inverse = np.linalg.pinv(normal) / np.outer(scale, scale)
-            covariance[np.ix_(inside, inside)] = inverse * float(residuals @ residuals) / freedom
-        return covariance
+    def _covariance(self, residuals: Floats, slopes: Floats, freedom: int) -> Floats:
+        """Of all parameters: one that stands at its bound is no better known for it."""
+        scale = np.linalg.norm(slopes, axis=0)
+        scale[scale == 0] = 1.0
+        inverse = np.linalg.pinv((slopes / scale).T @ (slopes / scale), hermitian=True)
+        return np.asarray(inverse / np.outer(scale, scale) * float(residuals @ residuals) / freedom)
 
     def _intervals(
-        self, values: Floats, residuals: Floats, covariance: Floats, freedom: int, confidence: float
+        self, values: Floats, residuals: Floats, covariance: Floats, freedom: int, places: Sequence[int]
     ) -> tuple[Interval, ...]:
         from scipy.stats import t as student
 
         least = float(residuals @ residuals)
-        quantile = float(student.ppf((1 + confidence) / 2, freedom))
+        quantile = float(student.ppf((1 + CONFIDENCE) / 2, freedom))
         if math.sqrt(least / freedom) < _EXACT:
             return tuple(Interval(float(value), float(value)) for value in values)
         most = least * (1 + quantile**2 / freedom)
-        errors = _roots(covariance)
-        return tuple(
-            Interval(
-                self._end(values, place, -1, most, quantile * errors[place]),
-                self._end(values, place, +1, most, quantile * errors[place]),
-            )
-            for place in range(len(values))
-        )
+        steps = quantile * _roots(covariance)
+        made = [Interval(float(low), float(high)) for low, high in zip(self.lower, self.upper, strict=True)]
+        for place in places:
+            low, high = (self._end(values, place, sign, most, steps[place]) for sign in (-1, +1))
+            made[place] = Interval(low, high)
+        return tuple(made)
 
     def _end(self, values: Floats, place: int, sign: int, most: float, step: float) -> float:
         """Where the profile of one parameter reaches `most`, going up or down, or its bound."""
@@ -198,6 +198,7 @@ class Problem:
         free = np.arange(len(values)) != place
         near = values.copy()
 
+        @cache  # each value from where the search stood first, so that one value has one answer
         def above(value: float) -> float:
             start = near.copy()
             start[place] = value
@@ -205,12 +206,12 @@ class Problem:
             near[free] = found[free]
             return squares - most
 
-        if not math.isfinite(step) or step <= 0:  # it stands at the other bound
-            step = 1e-3 * (abs(best) or 1.0 / max(1.0, float(np.abs(self.curve(values)[1][:, place]).max())))
+        if step <= 0:  # the curve does not depend on it
+            return float(bound)
         inside, outside = best, best + sign * step
         for _ in range(_STEPS):
             if sign * (outside - bound) >= 0:
-                if above(bound) <= 0 if math.isfinite(bound) else False:
+                if above(float(bound)) <= 0:
                     return float(bound)
                 outside = bound
                 break
@@ -220,6 +221,10 @@ class Problem:
             outside += sign * step
         else:
             return math.inf * sign
+        if above(inside) >= 0:  # without noise, rounding decides
+            return inside
+        if above(outside) <= 0:
+            return outside
         return float(brentq(above, inside, outside, rtol=1e-6, xtol=1e-300))
 
 
@@ -229,5 +234,4 @@ def _at_bounds(values: Floats, active: NDArray[np.int64], lower: Floats, upper: 
 
 
 def _roots(covariance: Floats) -> Floats:
-    variances = np.diag(covariance)
-    return np.sqrt(np.where(variances > 0, variances, np.nan))
+    return np.sqrt(np.maximum(np.diag(covariance), 0.0))
