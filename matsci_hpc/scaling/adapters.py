@@ -7,7 +7,8 @@
 | JUBE 2 | `result/TABLE.dat`, style pretty or csv | a frame of bars, or units in brackets behind the names |
 
 What a test of ReFrame is called with (`%name=value`), its system, partition and environment are labels; so are the
-columns of JUBE. A label that has one value only, or follows the number of ranks, tells no series apart and becomes a detail.
+columns of JUBE. A label that has one value only, or follows the number of ranks, tells no series apart and becomes a
+detail.
 
 Sources: config reference of ReFrame, `handlers_perflog`, and its schema `runreport.json`; JUBE's
 `result_types/table.py`.
