@@ -1,0 +1,1 @@
+"""Scaling studies: measurements by rank count, what they say about efficiency, and what they predict."""
