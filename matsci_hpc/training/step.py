@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from matsci_hpc.loading.loader import StepWork
-from matsci_hpc.parallel.device import finish_work
+from matsci_hpc.parallel.device import finish_work, mark, seconds_between
 from matsci_hpc.parallel.exchange import GradientExchange
 from matsci_hpc.parallel.gradients import FlatGradients
-from matsci_hpc.telemetry.recorder import StepClock
+from matsci_hpc.telemetry.clock import StepClock
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.gradient_order import in_backward_order
 from matsci_hpc.training.nonfinite import NonFiniteSteps
@@ -54,6 +54,7 @@ class Stepper:
         )
         self.nonfinite = NonFiniteSteps(run, saved_step)
         self._stop_requested = stop_requested
+        self._forward: list[tuple[Any, Any]] = []  # begin and end of each forward pass of the step
 
     def take(self, work: StepWork) -> tuple[dict[str, Any], bool]:
         """Take a step; collective.
@@ -73,7 +74,7 @@ class Stepper:
         rate = self._set_learning_rate(work.cursor.step)
         sums = self._backward(work, sends=True)
         finish_work(run.precision.device)
-        self.clock.lap("compute")
+        self.clock.lap_compute(sum(seconds_between(*each) for each in self._forward))
         activity.at("communication")
         self.exchange.finish(sums)
         self.clock.lap("comm")
@@ -111,13 +112,17 @@ class Stepper:
             sends: whether gradients set out to the other ranks as soon as they are whole.
         """
         run = self.run
+        kind = run.device.type
+        self._forward.clear()
         self.gradients.zero()
         start_s = time.perf_counter()
         values = dict.fromkeys((task.name for task in run.tasks), 0.0)
         for number, part in enumerate(work.batches, 1):  # none where a rank has nothing to do in a small step
+            begin = mark(kind)
             batch = run.precision.cast(part)
             losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
             total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
+            self._forward.append((begin, mark(kind)))
             if total.requires_grad:
                 whole = sends and number == len(work.batches)
                 with self.exchange.sending() if whole else nullcontext():
