@@ -83,7 +83,7 @@ def test_a_rank_known_to_be_slow_has_no_more_work_than_its_share():
 def test_ranks_without_work_do_not_hide_the_others():
     interval = table(3, forward=[0.0, 0.0, 1.0], backward=[0.0, 0.0, 2.0], data=0.001, edges=[0.0, 0.0, 100.0])
     ((rank, (_, reason)),) = find_stragglers(interval, interval.cost(30.0, None), 1.2).items()
-    assert (rank, reason) == (2, "node")  # compute of the median is nothing, so the cost says nothing
+    assert (rank, reason) == (2, "work")
 
 
 def test_a_straggler_that_stays_is_said_once_for_its_node_and_again_never():
