@@ -102,5 +102,5 @@ def test_a_meter_says_why_it_reads_nothing_and_goes_on(tmp_path, powercap):
 
 
 def test_a_machine_without_nvml_is_told_in_words():
-    with pytest.raises(OSError, match="^(NVML: |needs the package nvidia-ml-py)"):
+    with pytest.raises(OSError, match=r"^(NVML: |needs the package nvidia-ml-py)"):
         GpuEnergy("GPU-00000000-0000-0000-0000-000000000000")
