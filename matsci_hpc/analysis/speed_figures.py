@@ -167,7 +167,8 @@ def _ranks(run: Run) -> Chart | None:
             "zmax": 1.5,
             "colorscale": [[0.0, SKY], [2 / 7, "#F4F5F6"], [1.0, VERMILION]],
             "colorbar": {"thickness": 12, "outlinewidth": 0},
-            "hovertemplate": "step %{x}, rank %{y}: %{z}<extra></extra>",
+            "name": "",  # what the hover box would otherwise add
+            "hovertemplate": "step %{x}, rank %{y}: %{z}",
         }
     ]
     figure["layout"] |= {"hovermode": "closest", "yaxis": {**AXIS, "title": {"text": "rank"}, "showgrid": False}}
