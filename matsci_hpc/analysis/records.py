@@ -206,6 +206,18 @@ def _read_json(path: Path) -> Any:
         return None
 
 
+def read_config(path: Path) -> Record:
+    """The resolved config of a run.
+
+    Raises:
+        UserInputError: it cannot be read, or is none.
+    """
+    try:
+        return _parse_config(path.read_text(encoding="utf-8", errors="replace"), path)
+    except OSError as error:
+        raise UserInputError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def _parse_config(text: str, path: Path) -> Record:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
