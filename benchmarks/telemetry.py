@@ -10,8 +10,6 @@ core time inside of the records' own calls, which says more on a busy machine. F
 """
 
 import argparse
-import os
-import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
@@ -185,8 +183,6 @@ def main() -> None:
         comm.barrier()
         comm.close()
         lock.release()
-        sys.stdout.flush()
-    os._exit(0)  # not to wait for the exit handlers of MPI
 
 
 if __name__ == "__main__":
