@@ -70,7 +70,7 @@ FABRICS = {
         "NVLink 4 of an H100 or H200",
         Link(2.0e-6, 450e9),
         within_node=True,
-        bandwidth_source="NVIDIA: 900 GB/s in both directions together; 376 to 380 of 450 GB/s are seen (NCCL issue 1264)",
+        bandwidth_source="NVIDIA: 900 GB/s in both directions together; 376 to 380 of 450 are seen (NCCL issue 1264)",
         latency_source="NCCL, src/graph/tuning.cc: 0.6 to 3.4 us a hop of a ring, by protocol",
     ),
     "nvlink-3": Fabric(
