@@ -15,6 +15,7 @@ import click
 
 import matsci_hpc
 from matsci_hpc.cli_launch import cancel, check, doctor, jobs, site, submit
+from matsci_hpc.cli_predict import predict
 from matsci_hpc.errors import MatsciError, RankError
 from matsci_hpc.resources import find_config
 
@@ -196,7 +197,7 @@ def shards_verify(folder: Path) -> None:
         print(f"{folder}: every checksum holds")
 
 
-for command in (submit, check, jobs, cancel, site, doctor):
+for command in (submit, check, jobs, cancel, site, doctor, predict):
     cli.add_command(command)
 
 

@@ -1,1 +1,1 @@
-"""How preparation and training scale: studies, what they measured, and what may be expected of more ranks."""
+"""Scaling studies: measurements by rank count, what they say about efficiency, and what they predict."""

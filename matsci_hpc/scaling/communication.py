@@ -4,12 +4,12 @@ A message of n bytes takes alpha + n beta (Hockney 1994). With P ranks, L = log2
 (Thakur, Rabenseifner and Gropp, Int. J. High Perform. Comput. Appl. 19 (2005) 49-66):
 
     ring                           2 (P-1) alpha + 2 (P-1)/P n beta + (P-1)/P n gamma
-    doubling (recursive doubling)  L (alpha + n beta + n gamma)
+    tree (recursive doubling)      L (alpha + n beta + n gamma)
     halving (Rabenseifner)         2 L alpha + 2 (P-1)/P n beta + (P-1)/P n gamma
-    two-level                      a ring among the K ranks of a node, before and after one of the above among the nodes
+    two_level                      a ring among the K ranks of a node, before and after one of the above among the nodes
                                    for n/K bytes, which every rank of the node has with its like at the same time
 
-Where P is no power of two, doubling and halving fold the ranks beyond one into others before and after: 2 (alpha + n
+Where P is no power of two, tree and halving fold the ranks beyond one into others before and after: 2 (alpha + n
 beta) + n gamma more. Ranks lie in blocks on the nodes; messages that leave a node at the same time share its ports.
 """
 
@@ -20,9 +20,9 @@ from typing import Literal
 
 from matsci_hpc.scaling.link import Link
 
-Algorithm = Literal["ring", "doubling", "halving", "two-level"]
-FLAT: tuple[Algorithm, ...] = ("ring", "doubling", "halving")
-ALGORITHMS: tuple[Algorithm, ...] = (*FLAT, "two-level")
+Algorithm = Literal["ring", "tree", "halving", "two_level"]
+FLAT: tuple[Algorithm, ...] = ("ring", "tree", "halving")
+ALGORITHMS: tuple[Algorithm, ...] = (*FLAT, "two_level")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,9 @@ def all_reduce_time(size_bytes: float, network: Network, algorithm: Algorithm | 
     if algorithm is None:
         tried = ALGORITHMS if _has_two_levels(network) else FLAT
         return min((all_reduce_time(size_bytes, network, each) for each in tried), key=lambda each: each.total_s)
-    if algorithm == "two-level":
+    if algorithm == "two_level":
         return _two_level(size_bytes, network)
-    rounds = {"ring": _ring, "doubling": _doubling, "halving": _halving}[algorithm](size_bytes, network)
+    rounds = {"ring": _ring, "tree": _tree, "halving": _halving}[algorithm](size_bytes, network)
     return _add_up(rounds, network, algorithm)
 
 
@@ -159,7 +159,7 @@ def _fold(size_bytes: float, network: Network) -> Iterator[Round]:
         yield Round(far, size_bytes, 0.0)
 
 
-def _doubling(size_bytes: float, network: Network) -> Iterator[Round]:
+def _tree(size_bytes: float, network: Network) -> Iterator[Round]:
     yield from _fold(size_bytes, network)
     for number in range(network.ranks.bit_length() - 1):
         yield Round(_link_of_round(network, number), size_bytes, size_bytes)
@@ -183,4 +183,4 @@ def _two_level(size_bytes: float, network: Network) -> CommTime:
     own = _add_up(_ring(size_bytes, inside), inside, "ring") if together > 1 else CommTime(0.0, 0.0, "none")
     outside = Network(network.nodes, 1, network.within, network.shared(together), 1, network.sum_bytes_per_s)
     others = all_reduce_time(part, outside)
-    return CommTime(own.latency_s + others.latency_s, own.transfer_s + others.transfer_s, "two-level")
+    return CommTime(own.latency_s + others.latency_s, own.transfer_s + others.transfer_s, "two_level")

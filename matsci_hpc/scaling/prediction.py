@@ -4,8 +4,8 @@
     computing = mean over the steps of E[max over ranks of (fixed + per_cost * load of the rank) (1 + noise)]
 
 Loads are those of the run's own plan. Exposed is what of the all-reduces backward does not hide (`exposure.py`).
-Efficiency is the share of the node-hours of an epoch that the smallest number of ranks would take, so it holds whether the
-global batch grows with the ranks or not.
+Efficiency is the time of an epoch times the ranks, for the smallest number of ranks over that for these, so it holds
+whether the global batch grows with the ranks or not.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ UNNOTICED = 0.1
 """Share of a step up to which what is not computing limits nothing."""
 IN_WORDS: dict[Limit, str] = {
     "compute": "computing",
-    "fixed": "what a step takes whatever its share: starting kernels, optimiser",
+    "fixed": "starting kernels and the optimiser, whatever the share",
     "imbalance": "waiting for the rank with the largest share",
     "noise": "waiting for the rank that happens to be slow",
     "latency": "number of messages between the ranks",
@@ -129,7 +129,7 @@ def predict(
     loads: Sequence[Loads],
     networks: Sequence[Network],
     *,
-    storage: Storage = Storage(),  # noqa: B008 - it is frozen
+    storage: Storage = Storage(),
     overlap: bool = True,
     algorithm: Algorithm | None = None,
 ) -> list[Prediction]:
@@ -179,7 +179,7 @@ def step_parts(
     load: Loads,
     network: Network,
     *,
-    storage: Storage = Storage(),  # noqa: B008 - it is frozen
+    storage: Storage = Storage(),
     overlap: bool = True,
     algorithm: Algorithm | None = None,
 ) -> Parts:

@@ -11,6 +11,10 @@ from matsci_hpc.scaling.exposure import Bucket
 Floats = NDArray[np.float64]
 MIN_SPREAD = 1.2
 """Largest over least share from which on the time of an empty share can be told."""
+OF_NORMAL = 1.4826
+"""Standard deviation of normal numbers over the median of their distances from the middle one."""
+ROUNDS = 50
+SMALLEST = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class Line:
     Attributes:
         fixed_s: whatever the share.
         per_cost_s: of an edge (an atom costs as much as 30 of them).
-        noise: standard deviation of the measured times around the line, relative to it.
+        noise: standard deviation of the measured times around the line, relative to it, from the median distance.
         fixed_known: whether the shares differed enough to tell the fixed part; otherwise it is taken as zero.
     """
 
@@ -58,25 +62,35 @@ class StepCost:
 
 
 def fit_line(costs: Sequence[float], times_s: Sequence[float]) -> Line:
-    """Fit the line, neither part negative, by least squares of relative errors.
+    """Fit the line, neither part negative, so that the sum of relative errors, without squares, is least.
 
-    Relative ones, since a small share is to count as much as a large one, and noise grows with the time.
+    Relative ones, since a small share is to count as much as a large one; without squares, since steps that other
+    programs held up are to count little. By least squares whose weights are the inverse errors of the round before.
 
     Args:
         costs: of the shares, above zero.
         times_s: that they took.
     """
     x, y = np.asarray(costs, dtype=np.float64), np.asarray(times_s, dtype=np.float64)
-    proportional = Line(0.0, float(np.median(y / x)), 0.0, fixed_known=False)
-    line = proportional
-    if x.max() >= MIN_SPREAD * x.min() and len(x) > 2:
-        terms = np.stack([1 / y, x / y], axis=1)
-        scale = np.abs(terms).max(axis=0)
-        (fixed, per_cost), *_ = np.linalg.lstsq(terms / scale, np.ones_like(y))
-        fixed, per_cost = fixed / scale[0], per_cost / scale[1]
-        if fixed < 0 or per_cost <= 0:
-            line = Line(0.0, proportional.per_cost_s, 0.0, fixed_known=True)
-        else:
-            line = Line(float(fixed), float(per_cost), 0.0, fixed_known=True)
-    errors = y / (line.fixed_s + line.per_cost_s * x) - 1
-    return Line(line.fixed_s, line.per_cost_s, float(errors.std()), line.fixed_known)
+    proportional = float(np.median(y / x))
+    fixed_known = len(x) > 2 and bool(x.max() >= MIN_SPREAD * x.min())
+    fixed, per_cost = _least_errors(x, y) if fixed_known else (0.0, proportional)
+    if fixed < 0 or per_cost <= 0:
+        fixed, per_cost = 0.0, proportional
+    errors = y / (fixed + per_cost * x) - 1
+    return Line(fixed, per_cost, float(OF_NORMAL * np.median(np.abs(errors - np.median(errors)))), fixed_known)
+
+
+def _least_errors(x: Floats, y: Floats) -> tuple[float, float]:
+    terms = np.stack([1 / y, x / y], axis=1)
+    scale = np.abs(terms).max(axis=0)
+    weights = np.ones_like(y)
+    solution = np.zeros(2)
+    for _ in range(ROUNDS):
+        root = np.sqrt(weights)
+        solution, *_ = np.linalg.lstsq(terms / scale * root[:, None], root)
+        # Divided by the prediction, not by the time: of a step held up for long, the time is what is wrong.
+        predicted = np.maximum((terms / scale) @ solution, SMALLEST)
+        weights = 1 / np.maximum(np.abs(1 / predicted - 1), SMALLEST) / predicted
+    fixed, per_cost = solution / scale
+    return float(fixed), float(per_cost)

@@ -2,8 +2,8 @@
 
     python -m matsci_hpc.scaling.trial CONFIG RANKS,RANKS,... SECONDS [KEY=VALUE]...
 
-A process of its own, started with the environment of a rank, as the trial of `matsci-hpc check` is, which knows shares of
-one size only. It writes nothing but one JSON object, as the last line that it prints.
+A process of its own, started with the environment of a rank, as the trial of `matsci-hpc check` is, which knows shares
+of one size only. It writes nothing but one JSON object, as the last line that it prints.
 """
 
 import json
