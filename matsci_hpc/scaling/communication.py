@@ -9,8 +9,11 @@ A message of n bytes takes alpha + n beta (Hockney 1994). With P ranks, L = log2
     two_level                      a ring among the K ranks of a node, before and after one of the above among the nodes
                                    for n/K bytes, which every rank of the node has with its like at the same time
 
-Where P is no power of two, tree and halving fold the ranks beyond one into others before and after: 2 (alpha + n
-beta) + n gamma more. Ranks lie in blocks on the nodes; messages that leave a node at the same time share its ports.
+A ring over N nodes crosses from node to node 2 N times at most, and only those messages have the latency between nodes
+(NCCL counts so, too: src/graph/tuning.cc). Where P is no power of two, tree and halving fold the ranks beyond one into
+others before and after: 2 (alpha + n beta) + n gamma more. Ranks lie in blocks on the nodes; messages that leave a node at
+the same time share its ports. Buckets follow each other without overlap, which where ports are shared is up to a tenth
+more than a simulation finds (a quarter for tree).
 """
 
 import math
@@ -126,20 +129,22 @@ def _add_up(rounds: Iterator[Round], network: Network, algorithm: str) -> CommTi
 
 
 def _ring(size_bytes: float, network: Network) -> Iterator[Round]:
-    """P-1 rounds that add up and P-1 that hand out; of a node's ranks one sends to another node at a time."""
+    """P-1 rounds that add up and P-1 that hand out.
+
+    What a rank waits for has come around the ring, so latencies of all its links count; but every link carries a part
+    in every round, so the slowest one sets the rate.
+    """
     ranks = network.ranks
-    link = network.within
-    if network.nodes > 1:  # everybody waits for the slowest link of the ring
-        link = network.shared(1) if network.ranks_per_node == 1 else _slower(network.within, network.shared(1))
-    yield Round(link, size_bytes / ranks, size_bytes / ranks, ranks - 1)
-    yield Round(link, size_bytes / ranks, 0.0, ranks - 1)
-
-
-def _slower(one: Link, other: Link) -> Link:
-    return Link(
-        max(one.latency_s, other.latency_s),
-        min(one.bandwidth_bytes_per_s, other.bandwidth_bytes_per_s),
-    )
+    crossings = min(2 * network.nodes, 2 * (ranks - 1)) if network.nodes > 1 else 0
+    bandwidth = network.within.bandwidth_bytes_per_s
+    if network.nodes > 1:
+        outside = network.between.bandwidth_bytes_per_s
+        bandwidth = outside if network.ranks_per_node == 1 else min(bandwidth, outside)
+    yield Round(replace(network.between, bandwidth_bytes_per_s=bandwidth), 0.0, 0.0, crossings)
+    yield Round(replace(network.within, bandwidth_bytes_per_s=bandwidth), 0.0, 0.0, 2 * (ranks - 1) - crossings)
+    part = Link(0.0, bandwidth)
+    yield Round(part, size_bytes / ranks, size_bytes / ranks, ranks - 1)
+    yield Round(part, size_bytes / ranks, 0.0, ranks - 1)
 
 
 def _link_of_round(network: Network, number: int) -> Link:
