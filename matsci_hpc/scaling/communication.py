@@ -11,9 +11,9 @@ A message of n bytes takes alpha + n beta (Hockney 1994). With P ranks, L = log2
 
 A ring over N nodes crosses from node to node 2 N times at most, and only those messages have the latency between nodes
 (NCCL counts so, too: src/graph/tuning.cc). Where P is no power of two, tree and halving fold the ranks beyond one into
-others before and after: 2 (alpha + n beta) + n gamma more. Ranks lie in blocks on the nodes; messages that leave a node at
-the same time share its ports. Buckets follow each other without overlap, which where ports are shared is up to a tenth
-more than a simulation finds (a quarter for tree).
+others before and after: 2 (alpha + n beta) + n gamma more. Ranks lie in blocks on the nodes; messages that leave a node
+at the same time share its ports. Buckets follow each other without overlap, which where ports are shared is up to a
+tenth more than a simulation finds (two fifths for tree).
 """
 
 import math
