@@ -1,19 +1,20 @@
 """The links that a prediction counts with: of a known fabric, or from all-reduces that were measured."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.measurements import Measurement
-from matsci_hpc.scaling.communication import Algorithm
+from matsci_hpc.scaling.communication import Algorithm, Network, all_reduce_time
 from matsci_hpc.scaling.fabrics import FABRICS
 from matsci_hpc.scaling.link import Link
 
 WITHIN_NODE = "shared-memory"
 """Fabric within a node where nothing else is known."""
-LEAST_SHARE = 0.1
-"""Of a measured all-reduce that is ascribed to the links between nodes, however slow those within are."""
+NUMBER_BYTES = 4.0
+LARGE_BYTES = 1e9
+"""Of a tensor whose time is that of the bandwidth alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def measured_links(
         measurements: from the file of `matsci-hpc doctor --comm`.
         backend: that counts; None for the one that is the quickest for such messages.
         message_bytes: size of a bucket of gradients.
-        algorithm: by which the ranks are taken to have summed; None: small tensors by a tree, large ones by halving.
+        algorithm: by which the ranks are taken to have summed; None: by the quickest for each size.
     """
     known = [each for each in measurements if backend in {None, each.key.backend}]
     one_node = _best([each for each in known if each.key.nodes == 1], message_bytes)
@@ -90,32 +91,39 @@ def _best(measurements: Sequence[Measurement], message_bytes: float) -> Measurem
 
 
 def _within(measured: Measurement, algorithm: Algorithm | None) -> Link:
-    messages, passes = _factors(measured.key.ranks, algorithm)
-    return Link(measured.latency_s / messages, measured.bandwidth_bytes_per_s * passes)
+    ranks = measured.key.ranks
+    return _solve(measured, lambda link: Network(ranks, ranks, link, link), algorithm)
 
 
 def _between(measured: Measurement, within: Link, algorithm: Algorithm | None) -> Link:
-    """What is left of the measured time after the rings within the nodes (`communication.py`, two_level)."""
+    """The links within nodes are known, and take what the model gives them."""
     key = measured.key
-    messages, passes = _factors(key.nodes, algorithm)
-    inner = max(1, round(key.ranks / key.nodes))
-    latency_s = measured.latency_s - 2 * (inner - 1) * within.latency_s
-    per_byte_s = 1 / measured.bandwidth_bytes_per_s - 2 * (inner - 1) / inner / within.bandwidth_bytes_per_s
-    latency_s = max(latency_s, LEAST_SHARE * measured.latency_s)
-    per_byte_s = max(per_byte_s, LEAST_SHARE / measured.bandwidth_bytes_per_s)
-    return Link(latency_s / messages, passes / per_byte_s)
+    return _solve(measured, lambda link: Network(key.ranks, key.ranks_per_node, within, link), algorithm)
 
 
-def _factors(ranks: int, algorithm: Algorithm | None) -> tuple[float, float]:
-    """How often the latency and the size of the tensor stand in the time of an all-reduce."""
-    rounds = math.ceil(math.log2(ranks))
-    optimal = 2 * (ranks - 1) / ranks
-    if algorithm in {"ring", "two_level"}:
-        return 2 * (ranks - 1), optimal
-    if algorithm == "halving":
-        return 2 * rounds, optimal
-    # Two ranks send whole tensors to each other once; more of them choose by size.
-    return rounds, rounds if algorithm == "tree" else min(optimal, rounds)
+def _solve(measured: Measurement, network: Callable[[Link], Network], algorithm: Algorithm | None) -> Link:
+    """The link with which the model gives the measured latency and bandwidth, each by halving an interval.
+
+    Where the links within nodes would take more than was measured, a link between nodes that costs next to nothing.
+    """
+
+    def latency_s(tried: float) -> float:
+        return all_reduce_time(NUMBER_BYTES, network(Link(tried, math.inf)), algorithm).latency_s
+
+    def per_byte_s(tried: float) -> float:
+        return all_reduce_time(LARGE_BYTES, network(Link(0.0, 1 / tried)), algorithm).transfer_s / LARGE_BYTES
+
+    latency = _inverse(latency_s, measured.latency_s)
+    return Link(latency, 1 / _inverse(per_byte_s, 1 / measured.bandwidth_bytes_per_s))
+
+
+def _inverse(rising: Callable[[float], float], wanted: float) -> float:
+    """Where a function that never falls reaches a value, between a thousandth of it and the value itself."""
+    low, high = 1e-3 * wanted, wanted
+    while high - low > 1e-9 * wanted:
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < wanted else (low, middle)
+    return high
 
 
 def _in_words(measured: Measurement) -> str:
