@@ -23,7 +23,7 @@ from matsci_hpc.scaling.fabrics import FABRICS
 from matsci_hpc.scaling.loads import for_ranks, look_at_loads
 from matsci_hpc.scaling.networks import Links, fabric_links, measured_links
 from matsci_hpc.scaling.prediction import Prediction, Storage, predict
-from matsci_hpc.scaling.recorded import recorded_cost
+from matsci_hpc.scaling.recorded import Recorded, recorded_cost
 from matsci_hpc.scaling.step_cost import StepCost, fit_line
 from matsci_hpc.shards.manifest import read_manifest
 
@@ -102,7 +102,8 @@ def forecast_run(question: Question) -> Forecast:
     configs = [for_ranks(config, ranks, base, weak=question.weak) for ranks in question.ranks]
     per_node = question.ranks_per_node or _ranks_per_node(config)
     links = _links(question, config, nodes=-(-question.ranks[-1] // per_node))
-    cost = _step_cost(question, config, per_node)
+    recorded = recorded_cost(question.runs, config) if question.runs else None  # mistakes show before a trial
+    cost = _step_cost(question, config, per_node, recorded)
     collection = open_collection(config.data)
     loads = [look_at_loads(each, collection, ranks) for each, ranks in zip(configs, question.ranks, strict=True)]
     adding = math.inf if links.measured else cost.sum_bytes_per_s
@@ -159,7 +160,7 @@ def _links(question: Question, config: TrainConfig, *, nodes: int) -> Links:
     return found
 
 
-def _step_cost(question: Question, config: TrainConfig, per_node: int) -> StepCost:
+def _step_cost(question: Question, config: TrainConfig, per_node: int, recorded: Recorded | None) -> StepCost:
     cores = len(os.sched_getaffinity(0))
     own = config.job.cpus_per_rank or max(1, cores // min(per_node, question.ranks[0]))
     threads = min(question.threads or own, cores)
@@ -184,9 +185,12 @@ def _step_cost(question: Question, config: TrainConfig, per_node: int) -> StepCo
         steps=steps,
         source=f"{steps} steps of one rank on {where} here",
     )
-    if not question.runs:
-        return cost
-    recorded = recorded_cost(question.runs, config)
+    return cost if recorded is None else _as_recorded(cost, recorded, question)
+
+
+def _as_recorded(cost: StepCost, recorded: Recorded, question: Question) -> StepCost:
+    """The times of runs, with what only a trial tells: the order of gradients, and reading."""
+    line = cost.line
     # A run whose shares never differed cannot tell what an empty share takes: that is from here then.
     known = recorded.line
     if not known.fixed_known and line.fixed_known:
