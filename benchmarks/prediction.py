@@ -2,10 +2,10 @@
 
     python benchmarks/prediction.py [--steps 120] [--seconds 8] [--rounds 3]
 
-The run is that of `make demo`: 32 clouds in all (strong scaling), one core for each rank. Each round predicts from a trial,
-then trains on one rank and on two, then predicts two ranks from what the run on one has recorded. The network is measured
-first, by `doctor --comm` on two ranks. The machine should be idle, with a core for each rank; what ranks lose that only
-share a machine is in no prediction (see "Exchange of gradients" in benchmarks/README.md).
+The run is that of `make demo`: 32 clouds in all (strong scaling), one core for each rank. Each round predicts from a
+trial, then trains on one rank and on two, then predicts two ranks from what the run on one has recorded. The network is
+measured first, by `doctor --comm` on two ranks. The machine should be idle, with a core for each rank; what ranks lose
+that only share a machine is in no prediction (see "Exchange of gradients" in benchmarks/README.md).
 """
 
 import argparse

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from matsci_hpc.scaling.exposure import Bucket
 
 Floats = NDArray[np.float64]
-MIN_SPREAD = 1.2
+MIN_SPREAD = 2.0
 """Largest over least share from which on the time of an empty share can be told."""
 OF_NORMAL = 1.4826
 """Standard deviation of normal numbers over the median of their distances from the middle one."""
