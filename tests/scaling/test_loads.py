@@ -92,3 +92,14 @@ def test_shares_of_a_trial_are_those_of_the_ranks_in_turn(sizes):
     # Where ranks outnumber samples, only those that have some are taken, epoch after epoch.
     few = shares_of(config_of({"graphs": 1}), sizes, 50)
     assert all(len(next(few)) == 1 for _ in range(100))
+
+
+def test_as_many_ranks_as_can_be_asked_for():
+    random = np.random.default_rng(6)
+    atoms = random.integers(2, 60, 200_000)
+    config = for_ranks(config_of({"graphs": 4}), 65_536, 2, weak=True)
+    found = look_at_loads(config, ArraySizes(atoms, 40 * atoms), 65_536)
+    assert found.loads.shape == (2, 65_536)
+    assert found.steps == 2
+    assert found.loads.sum() == pytest.approx(COST.of(atoms, 40 * atoms).sum())
+    assert found.imbalance > 1

@@ -1,6 +1,7 @@
 """`matsci-hpc predict` on real data, with steps measured here and recorded by real ranks."""
 
 import json
+from statistics import median
 
 import pytest
 from crystal_data import prepare_crystals
@@ -10,8 +11,8 @@ from ranks import run_ranks
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.scaling import trial
 from matsci_hpc.scaling.recorded import recorded_cost
-from matsci_hpc.scaling.trial import run_trial
 
 CONFIG = """\
 run_dir: {folder}/run
@@ -46,8 +47,8 @@ def runs(config):
     return found
 
 
-def predicted(config, *arguments):
-    done = run_program("predict", config, *arguments, *SHORT, "--json")
+def predicted(config, *arguments, seconds=0.2):
+    done = run_program("predict", config, *arguments, *SHORT, "--seconds", seconds, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -91,13 +92,14 @@ def test_the_numbers_hang_together(config):
     assert 0.9 > left[0] > left[-1] >= 0
 
 
-def test_half_as_much_is_sent_in_a_shorter_format(config):
+def test_half_as_much_is_sent_in_a_shorter_format(config, monkeypatch):
+    monkeypatch.setattr(trial, "MOST", 0)  # so the fewest are taken, whatever the time
     whole, short = (
-        run_trial(load_config(TrainConfig, config, [f"parallel.compression={name}"]), [2, 4], 0.0)
+        trial.run_trial(load_config(TrainConfig, config, [f"parallel.compression={name}"]), [2, 4], 1e3)
         for name in ("none", "bf16")
     )
     assert [2 * each for each in short.bucket_bytes] == whole.bucket_bytes
-    assert len(whole.costs) == len(whole.compute_s) == len(whole.left) >= 6
+    assert len(whole.costs) == len(whole.compute_s) == len(whole.left) == 6
     assert {len(each) for each in whole.left} == {len(whole.bucket_bytes)}
     assert all(0 <= share < 1 for each in whole.left for share in each)
     # Shares of two ranks and of four, in turn.
@@ -140,17 +142,6 @@ def test_a_run_of_another_model_tells_nothing(config, runs, tmp_path):
         recorded_cost([short], load_config(TrainConfig, config))
 
 
-@pytest.mark.mpi
-def test_the_network_as_doctor_measured_it(config, tmp_path):
-    kept = tmp_path / "communication.json"
-    done = run_ranks(2, "doctor", "--comm", "--seconds", 0.5, MATSCI_HPC_MEASUREMENTS=str(kept))
-    assert done.returncode == 0, done.stderr
-    found = predicted(config, "--ranks", "2,4", "--ranks-per-node", 4, "--comm", kept)
-    assert found["links"]["measured"]
-    assert "measured on 2 ranks of 1 node" in found["links"]["source"]
-    assert found["links"]["within"]["latency_s"] > 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -174,30 +165,26 @@ def test_mistakes(config, arguments, said):
 @pytest.mark.slow
 @pytest.mark.mpi
 def test_predicted_beside_measured(config, runs, tmp_path):
-    """Prints both; this machine may be busy, so nothing is asserted on the times but that they are of one size."""
+    """Prints both. The machine may be busy, so nothing is asserted of the times but where they come from."""
     kept = tmp_path / "communication.json"
-    assert run_ranks(2, "doctor", "--comm", "--seconds", 2, MATSCI_HPC_MEASUREMENTS=str(kept)).returncode == 0
-    done = run_program(
-        "predict",
-        config,
-        "--ranks",
-        "1,2",
-        "--ranks-per-node",
-        2,
-        "--comm",
-        kept,
-        "--seconds",
-        6,
-        "--threads",
-        1,
-        "--json",
-    )
+    done = run_ranks(2, "doctor", "--comm", "--seconds", 1, MATSCI_HPC_MEASUREMENTS=str(kept))
     assert done.returncode == 0, done.stderr
-    for row in json.loads(done.stdout)["predictions"]:
+    found = predicted(config, "--ranks", "1,2,64", "--ranks-per-node", 64, "--comm", kept, seconds=6)
+    assert found["links"]["measured"]
+    assert "measured on 2 ranks of 1 node" in found["links"]["source"]
+    assert found["links"]["within"]["latency_s"] > 0
+    one, two, many = found["predictions"]
+    for row in (one, two):
         lines = (runs[row["ranks"]] / "metrics.jsonl").read_text().splitlines()[1:]
-        steps = sorted(json.loads(line)["step_time_s"] for line in lines)
-        measured = steps[len(steps) // 2]
-        print(f"{row['ranks']} ranks: predicted {1e3 * row['step_s']:.2f} ms, measured {1e3 * measured:.2f} ms a step")
-        assert row["step_s"] > 0
-        assert row["limit"] in {"compute", "fixed", "imbalance", "latency", "bandwidth", "input"}
+        measured_s = median(json.loads(line)["step_time_s"] for line in lines)
+        print(
+            f"{row['ranks']} ranks: predicted {1e3 * row['step_s']:.2f} ms, measured {1e3 * measured_s:.2f} ms a step"
+        )
+        assert row["graphs"] == 22
         assert row["steps"] == 2
+    assert one["parts"]["latency"] == one["parts"]["bandwidth"] == 0
+    assert two["parts"]["latency"] > 0
+    # Sixty-four ranks for twenty-two graphs: most have none, and messages take more rounds.
+    assert many["idle"] > 0.5
+    assert many["efficiency"] < 0.5
+    assert many["limit"] != "compute"
