@@ -97,7 +97,7 @@ def test_shares_of_a_trial_are_those_of_the_ranks_in_turn(sizes):
 def test_as_many_ranks_as_can_be_asked_for():
     random = np.random.default_rng(6)
     atoms = random.integers(2, 60, 200_000)
-    config = for_ranks(config_of({"graphs": 4}), 65_536, 2, weak=True)
+    config = for_ranks(config_of({"graphs": 4, "grouping": "none"}), 65_536, 2, weak=True)
     found = look_at_loads(config, ArraySizes(atoms, 40 * atoms), 65_536)
     assert found.loads.shape == (2, 65_536)
     assert found.steps == 2
