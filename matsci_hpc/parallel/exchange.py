@@ -24,7 +24,7 @@ _SHORT = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(slots=True)
-class Bucket:
+class _Bucket:
     """Gradients that are sent together.
 
     Attributes:
@@ -119,7 +119,7 @@ class GradientExchange:
         self._begun = 0
         self.in_flight_s = ended_s - self._start_s
 
-    def _note(self, bucket: Bucket, _: Tensor) -> None:
+    def _note(self, bucket: _Bucket, _: Tensor) -> None:
         """A gradient of the bucket is there."""
         if not self._listens:
             return
@@ -127,7 +127,7 @@ class GradientExchange:
         while self._begun < len(self._buckets) and self._buckets[self._begun].missing == 0:
             self._begin(self._buckets[self._begun])
 
-    def _begin(self, bucket: Bucket) -> None:
+    def _begin(self, bucket: _Bucket) -> None:
         if self._begun == 0:
             self._start_s = time.perf_counter()
         self._begun += 1
@@ -135,19 +135,19 @@ class GradientExchange:
         bucket.pending = self._comm.all_reduce_start(bucket.sent)
 
 
-def cut_into_buckets(gradients: FlatGradients, bucket_bytes: float) -> Iterator[Bucket]:
+def cut_into_buckets(gradients: FlatGradients, bucket_bytes: float) -> Iterator[_Bucket]:
     """Cut the buffer between parameters."""
     size = gradients.buffer.element_size()
     start = stop = 0
     together: list[Parameter] = []
     for each in gradients.parameters:
         if together and (stop - start + each.numel()) * size > bucket_bytes:
-            yield Bucket(gradients.buffer[start:stop], together)
+            yield _Bucket(gradients.buffer[start:stop], together)
             start, together = stop, []
         together.append(each)
         stop += each.numel()
     if together:
-        yield Bucket(gradients.buffer[start:stop], together)
+        yield _Bucket(gradients.buffer[start:stop], together)
 
 
 def reached(losses: Iterable[Tensor]) -> set[Parameter]:
