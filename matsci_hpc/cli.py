@@ -154,6 +154,9 @@ def report(run_dir: Path) -> dict[str, object]:
     return {"report": str(path)}
 
 
+cli.add_command(predict)
+
+
 @cli.group()
 def shards() -> None:
     """Look at a data set and check it."""
@@ -197,7 +200,7 @@ def shards_verify(folder: Path) -> None:
         print(f"{folder}: every checksum holds")
 
 
-for command in (submit, check, jobs, cancel, site, doctor, predict):
+for command in (submit, check, jobs, cancel, site, doctor):
     cli.add_command(command)
 
 
