@@ -15,6 +15,7 @@ import click
 
 import matsci_hpc
 from matsci_hpc.cli_launch import cancel, check, doctor, jobs, site, submit
+from matsci_hpc.cli_predict import predict
 from matsci_hpc.cli_study import study
 from matsci_hpc.errors import MatsciError, RankError
 from matsci_hpc.resources import find_config
@@ -166,6 +167,9 @@ def watch(run_dir: Path, once: bool, every: float) -> None:
     from matsci_hpc.analysis.watch import watch as show
 
     show(run_dir, once=once, every_s=every)
+
+
+cli.add_command(predict)
 
 
 @cli.group()

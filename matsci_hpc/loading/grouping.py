@@ -48,6 +48,7 @@ def resolve_grouping(
     ranks: int,
     grouping: Grouping = "auto",
     speeds: Sequence[float] | None = None,
+    steps: int = SIMULATED_STEPS,
 ) -> float | None:
     """The threshold of grouping for a run that begins on so many ranks.
 
@@ -59,13 +60,14 @@ def resolve_grouping(
         ranks: that the run begins with.
         grouping: `none` never groups, `auto` only where it is needed, `similar` always, at any number of ranks.
         speeds: of the ranks.
+        steps: that are looked at; a run looks at all of them, a prediction may want to be quick.
 
     Returns:
         Predicted cost above which samples are trained in steps of their own kind; None for no grouping.
     """
     if grouping == "none" or (grouping == "auto" and ranks < MIN_RANKS):
         return None
-    trials = try_thresholds(sizes, spec, ranks, speeds, plain=grouping == "auto")
+    trials = try_thresholds(sizes, spec, ranks, speeds, plain=grouping == "auto", steps=steps)
     return choose(trials).group_above
 
 
@@ -76,7 +78,13 @@ def choose(trials: list[Trial]) -> Trial:
 
 
 def try_thresholds(
-    sizes: SampleSizes, spec: PlanSpec, ranks: int, speeds: Sequence[float] | None = None, *, plain: bool = True
+    sizes: SampleSizes,
+    spec: PlanSpec,
+    ranks: int,
+    speeds: Sequence[float] | None = None,
+    *,
+    plain: bool = True,
+    steps: int = SIMULATED_STEPS,
 ) -> list[Trial]:
     """Efficiency without grouping (if `plain`) and at every threshold, least grouping first, up to the goal."""
     epoch = Plan(sizes, replace(spec, group_above=None)).epoch(0)
@@ -85,7 +93,7 @@ def try_thresholds(
     for share in ((0.0,) if plain else ()) + SHARES:
         above = float(costs[min(int((1 - share) * len(costs)), len(costs) - 1)]) if share else None
         plan = Plan(sizes, replace(spec, group_above=above)).epoch(0)
-        efficiency = float(np.mean([1 / each for each in simulate(sizes, plan, ranks, speeds)]))
+        efficiency = float(np.mean([1 / each for each in simulate(sizes, plan, ranks, speeds, steps=steps)]))
         trials.append(Trial(above, share, efficiency))
         if efficiency >= GOAL:
             break
@@ -98,10 +106,11 @@ def simulate(
     ranks: int,
     speeds: Sequence[float] | None = None,
     look: Callable[[Numbers], None] = lambda _: None,
+    steps: int = SIMULATED_STEPS,
 ) -> list[float]:
     """Imbalance of the first few dozen steps of an epoch, which stand for all: they are in random order."""
     found = []
-    for step in range(SIMULATED_STEPS):
+    for step in range(steps):
         if not epoch.has(step):
             break
         samples = epoch.batch(step)

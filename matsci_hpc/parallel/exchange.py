@@ -70,7 +70,7 @@ class GradientExchange:
         self.in_flight_s = 0.0
         self._comm = comm
         self._short = _SHORT.get(compression)
-        self._buckets = list(_cut(gradients, bucket_bytes)) if comm.size > 1 else []
+        self._buckets = list(cut_into_buckets(gradients, bucket_bytes)) if comm.size > 1 else []
         self._begun = 0
         self._start_s = 0.0
         self._listens = False
@@ -135,7 +135,7 @@ class GradientExchange:
         bucket.pending = self._comm.all_reduce_start(bucket.sent)
 
 
-def _cut(gradients: FlatGradients, bucket_bytes: float) -> Iterator[_Bucket]:
+def cut_into_buckets(gradients: FlatGradients, bucket_bytes: float) -> Iterator[_Bucket]:
     """Cut the buffer between parameters."""
     size = gradients.buffer.element_size()
     start = stop = 0

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matsci_hpc.config.train import TrainConfig
@@ -98,14 +98,25 @@ def measure(subject: Subject, ranks: int, threads: int) -> Trial:
     words += [str(ranks), str(TRIAL_S), *subject.overrides]
     if _has_begun_or_waits(subject):
         words.append("init_from=null")
+    environ = trial_environment(os.environ, subject.site.environment, threads)
+    return Trial(**json.loads(result_of(words, environ)))
+
+
+def result_of(words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Run a trial in a process of its own; the last line that it prints.
+
+    Args:
+        words: the command.
+        environ: all its variables.
+
+    Raises:
+        UserInputError: data and config do not fit.
+        MachineError: the trial ended without a result.
+        TimeoutError: it takes too long here.
+    """
     try:
         done = subprocess.run(  # noqa: S603 - our own program on the user's own config
-            words,
-            env=trial_environment(os.environ, subject.site.environment, threads),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
+            words, env=environ, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"a few steps of one rank took more than {TIMEOUT_S:.0f} s here") from None
@@ -117,7 +128,7 @@ def measure(subject: Subject, ranks: int, threads: int) -> Trial:
     if done.returncode != 0:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise RuntimeError(f"a trial of one rank ended by {how}: {said[-1]}")
-    return Trial(**json.loads(done.stdout.splitlines()[-1]))
+    return done.stdout.splitlines()[-1]
 
 
 def _has_begun_or_waits(subject: Subject) -> bool:

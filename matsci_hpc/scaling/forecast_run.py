@@ -1,0 +1,254 @@
+"""From a config to predictions: the measurements, the plan and the network brought together."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from matsci_hpc.config.loading import load_config
+from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.loading.opening import open_collection
+from matsci_hpc.parallel.measurements import measurements_path, read_measurements
+from matsci_hpc.preflight.measured import result_of, trial_environment
+from matsci_hpc.scaling.communication import Algorithm, Network
+from matsci_hpc.scaling.exposure import Bucket
+from matsci_hpc.scaling.fabrics import FABRICS
+from matsci_hpc.scaling.loads import for_ranks, look_at_loads
+from matsci_hpc.scaling.networks import Links, fabric_links, measured_links
+from matsci_hpc.scaling.prediction import Prediction, Storage, predict
+from matsci_hpc.scaling.recorded import Recorded, recorded_cost
+from matsci_hpc.scaling.step_cost import StepCost, fit_line
+from matsci_hpc.shards.manifest import read_manifest
+
+SIZES = 4
+"""Sizes of shares that a trial takes."""
+GROWTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be predicted.
+
+    Attributes:
+        config: path of the config.
+        overrides: `key=value`.
+        ranks: numbers of ranks, ascending.
+        ranks_per_node: None for as many as the config's job has, else as this machine has cores for.
+        threads: of a rank in the trial; None for those of the config's job, else a share of this machine's cores.
+        runs: finished runs whose steps are taken.
+        fabrics: names from the table.
+        comm: file of measured all-reduces; None for that of the account.
+        ports: of a node.
+        algorithm: of all-reduces; None for the quickest.
+        weak: whether the batch of a rank stays the same.
+        noise: between ranks, relative; None for what the runs tell.
+        storage_bytes_per_s: of the file system, for all ranks together; None if it limits nothing.
+        seconds: of the trial.
+    """
+
+    config: Path
+    overrides: tuple[str, ...]
+    ranks: tuple[int, ...]
+    ranks_per_node: int | None = None
+    threads: int | None = None
+    runs: tuple[Path, ...] = ()
+    fabrics: tuple[str, ...] = ()
+    comm: Path | None = None
+    ports: int = 1
+    algorithm: Algorithm | None = None
+    weak: bool = False
+    noise: float | None = None
+    storage_bytes_per_s: float | None = None
+    seconds: float = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The answer.
+
+    Attributes:
+        ranks_per_node: that it is for.
+        cost: of a step.
+        links: of the network.
+        epochs: that the run makes.
+        predictions: by number of ranks.
+        remarks: what to mind, in words.
+    """
+
+    ranks_per_node: int
+    cost: StepCost
+    links: Links
+    epochs: float
+    predictions: list[Prediction]
+    remarks: list[str]
+
+
+def forecast_run(question: Question) -> Forecast:
+    """Measure or read what a step costs, look at the plan, and predict.
+
+    Raises:
+        UserInputError: config, data and options do not fit together.
+        MachineError: the trial ended without a result.
+    """
+    config = load_config(TrainConfig, question.config, question.overrides)
+    base = question.ranks[0]
+    configs = [for_ranks(config, ranks, base, weak=question.weak) for ranks in question.ranks]
+    per_node = question.ranks_per_node or _ranks_per_node(config)
+    links = _links(question, config, nodes=-(-question.ranks[-1] // per_node))
+    recorded = recorded_cost(question.runs, config) if question.runs else None  # mistakes show before a trial
+    cost = _step_cost(question, config, per_node, recorded)
+    collection = open_collection(config.data)
+    loads = [look_at_loads(each, collection, ranks) for each, ranks in zip(configs, question.ranks, strict=True)]
+    adding = math.inf if links.measured else cost.sum_bytes_per_s
+    networks = [
+        Network(ranks, min(per_node, ranks), links.within, links.between or links.within, question.ports, adding)
+        for ranks in question.ranks
+    ]
+    predictions = predict(
+        cost,
+        loads,
+        networks,
+        storage=Storage(question.storage_bytes_per_s, _bytes_per_sample(config)),
+        overlap=config.parallel.overlap,
+        algorithm=question.algorithm,
+    )
+    epochs = config.steps / loads[0].steps
+    return Forecast(per_node, cost, links, epochs, predictions, _remarks(question, cost, predictions))
+
+
+def _ranks_per_node(config: TrainConfig) -> int:
+    job = config.job
+    if job.ranks is not None and isinstance(job.nodes, int):
+        return -(-job.ranks // job.nodes)
+    return max(1, len(os.sched_getaffinity(0)) // (job.cpus_per_rank or 1))
+
+
+def _links(question: Question, config: TrainConfig, *, nodes: int) -> Links:
+    """Of the fabrics that are named, else as measured, else, on one node, of its memory."""
+    named = config.parallel.backend
+    found: Links | None = None
+    if question.comm is not None or not question.fabrics:
+        path = question.comm or measurements_path()
+        if question.comm is not None and not path.exists():
+            raise UserInputError(f"--comm {path}: no such file; `matsci-hpc doctor --comm` makes one in a job")
+        measurements, trouble = read_measurements(path)
+        if trouble is not None and question.comm is not None:
+            raise UserInputError(trouble)
+        backend = None if named in {"auto", "none"} else named
+        found = measured_links(measurements, backend, 1e6 * config.parallel.bucket_mb, question.algorithm)
+        if found is None and question.comm is not None:
+            of = "" if backend is None else f" of {backend}"
+            raise UserInputError(f"--comm {path}: holds no measurement{of}")
+    if found is None:
+        found = fabric_links(question.fabrics)
+    elif question.fabrics and found.between is None:  # measured on one node, between nodes from the table
+        other = fabric_links(question.fabrics)
+        found = replace(found, between=other.between, source=f"{found.source} and {other.source}")
+    if nodes > 1 and found.between is None:
+        known = ", ".join(name for name, each in FABRICS.items() if not each.within_node)
+        raise UserInputError(
+            f"{nodes:,} nodes, and nothing is known of the network between them: name it by --fabric ({known}), or "
+            "measure it in a job on several nodes by `srun matsci-hpc doctor --comm`"
+        )
+    return found
+
+
+def _step_cost(question: Question, config: TrainConfig, per_node: int, recorded: Recorded | None) -> StepCost:
+    cores = len(os.sched_getaffinity(0))
+    own = config.job.cpus_per_rank or max(1, cores // min(per_node, question.ranks[0]))
+    threads = min(question.threads or own, cores)
+    trial = _trial(question, config, threads)
+    rows = np.array(trial["left"])
+    buckets = tuple(
+        Bucket(float(size), float(left))
+        for size, left in zip(trial["bucket_bytes"], np.median(rows, axis=0).tolist(), strict=True)
+    )
+    costs = trial["costs"]
+    line = fit_line(costs, trial["compute_s"])
+    steps = len(costs)
+    where = f"{threads} {'core' if threads == 1 else 'cores'}" if trial["device"] == "cpu" else trial["device"]
+    cost = StepCost(
+        line=line,
+        optimizer_s=float(np.median(trial["optimizer_s"])),
+        input_per_cost_s=float(np.median(np.array(trial["input_s"]) / np.array(costs))),
+        buckets=buckets,
+        sum_bytes_per_s=trial["sum_bytes_per_s"],
+        noise=question.noise or 0.0,
+        shares=(min(costs), max(costs)),
+        steps=steps,
+        source=f"{steps} steps of one rank on {where} here",
+    )
+    return cost if recorded is None else _as_recorded(cost, recorded, question)
+
+
+def _as_recorded(cost: StepCost, recorded: Recorded, question: Question) -> StepCost:
+    """The times of runs, with what only a trial tells: the order of gradients, and reading."""
+    line = cost.line
+    # A run whose shares never differed cannot tell what an empty share takes: that is from here then.
+    known = recorded.line
+    if not known.fixed_known and line.fixed_known:
+        mean = sum(recorded.shares) / 2
+        ratio = known.per_cost_s * mean / (line.fixed_s + line.per_cost_s * mean)
+        known = replace(line, fixed_s=ratio * line.fixed_s, per_cost_s=ratio * line.per_cost_s, noise=known.noise)
+    names = ", ".join(map(str, question.runs))
+    return replace(
+        cost,
+        line=known,
+        optimizer_s=recorded.optimizer_s,
+        noise=recorded.noise if question.noise is None else question.noise,
+        shares=recorded.shares if recorded.line.fixed_known else cost.shares,
+        steps=recorded.lines,
+        source=f"{recorded.lines} records of {names}; order of gradients and reading from {cost.source}",
+    )
+
+
+def _trial(question: Question, config: TrainConfig, threads: int) -> dict[str, Any]:
+    """What one rank needs for shares of several sizes, in a process of its own."""
+    first, last = question.ranks[0], question.ranks[-1]
+    most = config.batch.graphs or last
+    sizes = [first * GROWTH**power for power in range(SIZES)]
+    kept = [each for each in sizes if each <= max(first, min(most, GROWTH * last))]
+    words = [sys.executable, "-m", "matsci_hpc.scaling.trial", str(question.config), ",".join(map(str, kept))]
+    words += [str(question.seconds), *question.overrides]
+    try:
+        result = result_of(words, trial_environment(os.environ, {}, threads))
+    except (TimeoutError, RuntimeError) as error:
+        raise MachineError(f"{error}; try a smaller batch, or more --threads") from None
+    found: dict[str, Any] = json.loads(result)
+    return found
+
+
+def _bytes_per_sample(config: TrainConfig) -> float:
+    """Of the shards, mean; 0 where samples are made on the way."""
+    shards = [record for folder in config.data.folders for record in read_manifest(folder).shards]
+    samples = sum(each.samples for each in shards)
+    return sum(each.bytes for each in shards) / samples if samples else 0.0
+
+
+def _remarks(question: Question, cost: StepCost, predictions: Sequence[Prediction]) -> list[str]:
+    found = []
+    if not question.runs:
+        found.append("the cost of a step was measured on this machine; --from RUN_DIR takes that of a run elsewhere")
+    if not cost.line.fixed_known:
+        found.append("the measured shares were alike, so what a step takes without work is counted as nothing")
+    if cost.noise == 0:
+        found.append(f"ranks are counted as equally fast; the steps here varied by {cost.line.noise:.0%} (--noise)")
+    beyond = [each.ranks for each in predictions if each.extrapolated]
+    if beyond:
+        least, most = cost.shares
+        found.append(
+            f"shares of {', '.join(f'{each:,}' for each in beyond)} ranks lie outside of the measured ones "
+            f"({least:,.0f} to {most:,.0f} edges + 30 atoms): extrapolated"
+        )
+    idle = [each for each in predictions if each.idle >= 0.01]
+    if idle:
+        worst = idle[-1]
+        found.append(f"on {worst.ranks:,} ranks {worst.idle:.0%} of the ranks have no sample in a step")
+    return found
