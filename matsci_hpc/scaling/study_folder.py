@@ -1,0 +1,195 @@
+"""The folder of a study: what its runs have come to, and what was started when.
+
+```
+OUT/
+  runs/NAME/          a run each; NAME says where on the axes it stands
+  logs/NAME.log       what a run on this machine printed
+  failed/NAME.1/      runs that were broken off, moved here before they are started anew
+  jobs/               scripts and logs of a scheduler
+  starts.jsonl        one line per start
+  results.csv, results.jsonl, loss.csv, incomplete.txt    written by `study collect`
+```
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from matsci_hpc.config.loading import flat, load_config
+from matsci_hpc.config.study import StudyConfig
+from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.errors import MatsciError
+from matsci_hpc.folder_lock import FolderLock
+from matsci_hpc.launch.describe import absolute
+from matsci_hpc.launch.job import status_file
+from matsci_hpc.preflight.folder import lock_findings
+from matsci_hpc.scaling.study_plan import StudyRun
+from matsci_hpc.whole_files import output_error
+
+Standing = Literal["complete", "absent", "broken off", "busy", "of another study"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What a run has come to.
+
+    Attributes:
+        standing: in a word.
+        reason: why it is not complete, for people.
+    """
+
+    standing: Standing
+    reason: str = ""
+
+
+class StudyFolder:
+    """Paths of a study.
+
+    Args:
+        study: whose folder.
+    """
+
+    def __init__(self, study: StudyConfig) -> None:
+        self.path = absolute(study.out)
+        self.logs = self.path / "logs"
+        self.jobs = self.path / "jobs"
+        self.failed = self.path / "failed"
+        self.starts = self.path / "starts.jsonl"
+        self.results = self.path / "results.csv"
+        self.results_jsonl = self.path / "results.jsonl"
+        self.loss = self.path / "loss.csv"
+        self.incomplete = self.path / "incomplete.txt"
+
+    def log(self, name: str) -> Path:
+        """What a run on this machine printed."""
+        return self.logs / f"{name}.log"
+
+    def lock(self) -> FolderLock:
+        """Two commands that run one study would disturb each other's times.
+
+        Raises:
+            UserInputError, MachineError: the folder cannot be made.
+        """
+        try:
+            for folder in (self.path, self.logs, self.path / "runs"):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(self.path, error) from None
+        return FolderLock(self.path, f"{self.path}: {{holder}} is at work on this study; wait for it")
+
+    def note_start(self, run: StudyRun, **facts: Any) -> None:
+        """Note where a run was started, or how a start on this machine ended."""
+        size = {"nodes": run.job.nodes, "ranks": run.job.ranks, "threads": run.threads}
+        from matsci_hpc.telemetry.recorder import JsonLines
+
+        lines = JsonLines(self.starts)
+        lines.append({"run": run.name, **size, **facts})
+        lines.close()
+
+    def started(self) -> dict[str, dict[str, Any]]:
+        """By name, what was noted of the newest start of each run."""
+        found: dict[str, dict[str, Any]] = {}
+        for line in _lines(self.starts):
+            if "nodes" in line:
+                found[str(line.get("run"))] = found.get(str(line.get("run")), {}) | line
+        return found
+
+    def set_aside(self, run: StudyRun) -> None:
+        """Move what a run that was broken off has left, so that it begins anew: times of a torn run are no use.
+
+        Raises:
+            UserInputError, MachineError: the folder cannot be moved.
+        """
+        number = 1
+        while (aside := self.failed / f"{run.name}.{number}").exists():
+            number += 1
+        try:
+            self.failed.mkdir(exist_ok=True)
+            run.job.output.rename(aside)
+            if self.log(run.name).exists():
+                self.log(run.name).rename(aside.with_name(f"{aside.name}.log"))
+        except OSError as error:
+            raise output_error(run.job.output, error) from None
+
+
+def state_of(run: StudyRun, log: Path | None = None) -> RunState:
+    """How a run stands, by what lies on disk.
+
+    Args:
+        run: of the study.
+        log: what it printed on this machine, to say why it failed.
+    """
+    output = run.job.output
+    if not output.exists():
+        said = last_line(log) if log is not None else None
+        return RunState("absent", f"not run yet{f'; the last try said: {said}' if said else ''}")
+    if differing := _differences(run):
+        return RunState(
+            "of another study", f"was made with {differing}; remove {output}, or give the study another out"
+        )
+    if run.job.marker.exists():
+        return RunState("complete")
+    if busy := next(iter(lock_findings(output)), None):
+        return RunState("busy", busy.text)
+    return RunState("broken off", _why(run, log))
+
+
+def last_line(path: Path) -> str | None:
+    """The last line of a log that says something; of an error of ours, the error."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    errors = [line for line in lines if line.startswith("matsci-hpc: error: ")]
+    said = [line.strip() for line in errors or lines if line.strip()]
+    return said[-1].removeprefix("matsci-hpc: error: ") if said else None
+
+
+def _why(run: StudyRun, log: Path | None) -> str:
+    """Why a run is not complete, as far as it is known."""
+    for path in (run.job.output / "STOPPED", status_file(run.job.verb, run.job.output), log):
+        said = last_line(path) if path is not None else None
+        if said:
+            return f"broken off: {said}"
+    return "broken off without a word"
+
+
+def _differences(run: StudyRun) -> str:
+    """What a run in the folder was made with, where the study says otherwise; empty if it is the same run."""
+    if isinstance(run.config, TrainConfig):
+        path, model = run.job.output / "config.yaml", TrainConfig
+        if not path.is_file():
+            return ""
+        try:
+            before: dict[str, Any] = load_config(model, path).model_dump(mode="json")
+        except MatsciError as error:
+            return f"a config that cannot be read now ({error})"
+    else:
+        try:
+            before = json.loads((run.job.output / "provenance.json").read_text(encoding="utf-8"))["config"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+    old, new = _compared(before), _compared(run.config.model_dump(mode="json"))
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return ", ".join(f"{key}: {old.get(key)} (now {new.get(key)})" for key in keys[:3])
+
+
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    """Values that make a difference: not where it is written, and not the size that the command line gave."""
+    return {key: value for key, value in flat(config).items() if key not in {"run_dir", "out"} and key[:4] != "job."}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
