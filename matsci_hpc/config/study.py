@@ -35,8 +35,9 @@ class StudyConfig(Section):
     the axis `graphs_per_rank` or `cost_per_rank`. Of a preparation, the clouds of its source grow."""
     axes: dict[str, Annotated[list[JsonValue], Field(min_length=1)]]
     """What differs between runs, each with its values; every combination is run. `ranks`, `nodes`, `threads` (cores of
-    a rank; left out, those of the site, on this machine as many as the largest run leaves for each rank), `backend`, `graphs` or `cost` (global batch, strong scaling), `graphs_per_rank` or `cost_per_rank` (weak),
-    `lr_rule`, `data`, or any key of the base, such as `data.block`."""
+    a rank; left out, those of the site, on this machine as many as the largest run leaves for each rank), `backend`,
+    `graphs` or `cost` (global batch, strong scaling), `graphs_per_rank` or `cost_per_rank` (weak), `lr_rule`, `data`,
+    or any key of the base, such as `data.block`."""
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
     """Keys of the base, `key.sub`, that all runs have otherwise than the base."""
     prepare: list[Path] = Field(default_factory=list)
@@ -58,7 +59,8 @@ class StudyConfig(Section):
     """Training loss, for the node-hours until it is reached."""
     allow: list[Difference] = Field(default_factory=list)
     """What runs of one series may differ in beside their ranks: `batch` (global in strong scaling, of a rank in weak),
-    `code` (version, commit, torch), `data` (fingerprints of the data sets), `hardware` (processor, GPUs, threads of a rank)."""
+    `code` (version, commit, torch), `data` (fingerprints of the data sets), `hardware` (processor, GPUs, threads of a
+    rank)."""
 
     @property
     def planned_steps(self) -> int:

@@ -55,6 +55,6 @@ def refuse_other_code(study: StudyConfig, finished: list[StudyRun]) -> None:
         name, code = others[0]
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise UserInputError(
-            f"{study.out}: {name}{more} was made by {code}, and this is {now}: runs of one study are compared, so give "
+            f"{study.out}: {name}{more} ran by {code}, and this is {now}: runs of one study are compared, so give "
             f"the study another out, remove {study.out}/runs, or say allow: [code]"
         )

@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matsci_hpc.config.loading import flat, load_config
+from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.config.study import StudyConfig
 from matsci_hpc.config.train import TrainConfig
-from matsci_hpc.errors import MatsciError
+from matsci_hpc.errors import MatsciError, UserInputError
 from matsci_hpc.folder_lock import FolderLock
-from matsci_hpc.launch.describe import absolute
-from matsci_hpc.launch.job import status_file
+from matsci_hpc.launch.describe import absolute, describe_job, read_any_config
+from matsci_hpc.launch.job import Job, status_file
+from matsci_hpc.launch.sites.model import Site
 from matsci_hpc.preflight.folder import lock_findings
+from matsci_hpc.resources import find_config
 from matsci_hpc.scaling.study_plan import StudyRun
 from matsci_hpc.whole_files import output_error
 
@@ -114,6 +117,26 @@ class StudyFolder:
             raise output_error(run.job.output, error) from None
 
 
+def data_to_make(study: StudyConfig, site: Site) -> list[Job]:
+    """The jobs that make the data which the runs read; what is whole already needs none.
+
+    Raises:
+        UserInputError: a config is none of a preparation, or other data are there.
+    """
+    jobs = []
+    for path in study.prepare:
+        found = find_config(path)
+        config = read_any_config(found, ())
+        if not isinstance(config, PrepConfig):
+            raise UserInputError(f"prepare: {path} is no config of a data preparation")
+        job = describe_job(found, (), site)
+        if not job.marker.exists():
+            jobs.append(job)
+        elif differing := _differences(config, job.output):
+            raise UserInputError(f"{job.output}: was made with {differing}; remove it, or give {path} another out")
+    return jobs
+
+
 def state_of(run: StudyRun, log: Path | None = None) -> RunState:
     """How a run stands, by what lies on disk.
 
@@ -125,7 +148,7 @@ def state_of(run: StudyRun, log: Path | None = None) -> RunState:
     if not output.exists():
         said = last_line(log) if log is not None else None
         return RunState("absent", f"not run yet{f'; the last try said: {said}' if said else ''}")
-    if differing := _differences(run):
+    if differing := _differences(run.config, output):
         return RunState(
             "of another study", f"was made with {differing}; remove {output}, or give the study another out"
         )
@@ -156,22 +179,22 @@ def _why(run: StudyRun, log: Path | None) -> str:
     return "broken off without a word"
 
 
-def _differences(run: StudyRun) -> str:
-    """What a run in the folder was made with, where the study says otherwise; empty if it is the same run."""
-    if isinstance(run.config, TrainConfig):
-        path, model = run.job.output / "config.yaml", TrainConfig
+def _differences(config: TrainConfig | PrepConfig, output: Path) -> str:
+    """What is in a folder was made with, where the config says otherwise; empty if it is the same."""
+    if isinstance(config, TrainConfig):
+        path = output / "config.yaml"
         if not path.is_file():
             return ""
         try:
-            before: dict[str, Any] = load_config(model, path).model_dump(mode="json")
+            before: dict[str, Any] = load_config(TrainConfig, path).model_dump(mode="json")
         except MatsciError as error:
             return f"a config that cannot be read now ({error})"
     else:
         try:
-            before = json.loads((run.job.output / "provenance.json").read_text(encoding="utf-8"))["config"]
+            before = json.loads((output / "provenance.json").read_text(encoding="utf-8"))["config"]
         except (OSError, ValueError, KeyError, TypeError):
             return ""
-    old, new = _compared(before), _compared(run.config.model_dump(mode="json"))
+    old, new = _compared(before), _compared(config.model_dump(mode="json"))
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return ", ".join(f"{key}: {old.get(key)} (now {new.get(key)})" for key in keys[:3])
 

@@ -99,15 +99,6 @@ def plan_runs(study: StudyConfig, site: Site) -> list[StudyRun]:
     ]
 
 
-def preparations(study: StudyConfig, site: Site) -> list[Job]:
-    """The jobs that make the data which the runs read."""
-    jobs = [describe_job(find_config(each), (), site) for each in study.prepare]
-    for job in jobs:
-        if job.verb != "prep":
-            raise UserInputError(f"prepare: {job.config} is no config of a data preparation")
-    return jobs
-
-
 def in_text(value: Any) -> str:
     """A value of an axis as people write it."""
     return value if isinstance(value, str) else _yaml(value)
@@ -171,6 +162,7 @@ def _describe(study: StudyConfig, site: Site, point: Mapping[str, Any]) -> Study
             fixed |= {"steps": study.planned_steps, "log_every": study.log_every}
             # What takes no part in a step is left out unless the study wants it.
             fixed.setdefault("data.held_out", None)
+            fixed.setdefault("max_time_s", None)
             fixed.setdefault("checkpoint.every_steps", study.planned_steps)
         words = _overrides(fixed)
         job = describe_job(base, words, site, request)

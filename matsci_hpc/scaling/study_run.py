@@ -10,8 +10,8 @@ from matsci_hpc.launch.local import local_command, run_local
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.launch.sites.model import Site
 from matsci_hpc.scaling.study_code import refuse_other_code
-from matsci_hpc.scaling.study_folder import StudyFolder, last_line, state_of
-from matsci_hpc.scaling.study_plan import StudyRun, plan_runs, preparations, site_of
+from matsci_hpc.scaling.study_folder import StudyFolder, data_to_make, last_line, state_of
+from matsci_hpc.scaling.study_plan import StudyRun, plan_runs, site_of
 
 STOPPED = 130
 """Exit code of a study that was asked to stop."""
@@ -36,7 +36,7 @@ def run_study(study: StudyConfig, site_name: str | None = None) -> int:
             "--site local runs them here"
         )
     runs = plan_runs(study, site)
-    prepared = preparations(study, site)
+    data = data_to_make(study, site)
     folder = StudyFolder(study)
     lock = folder.lock()
     lock.acquire()
@@ -44,7 +44,7 @@ def run_study(study: StudyConfig, site_name: str | None = None) -> int:
         missing = runs_to_make(study, folder, runs)
         print(f"{len(runs)} runs, {len(runs) - len(missing)} of them complete; logs: {folder.logs}", flush=True)
         if missing:
-            for job in prepared:
+            for job in data:
                 _prepare(job, site, folder)
         return _make(runs, missing, site, folder, study.warmup_steps)
     finally:
@@ -67,7 +67,7 @@ def runs_to_make(study: StudyConfig, folder: StudyFolder, runs: list[StudyRun]) 
 
 
 def _prepare(job: Job, site: Site, folder: StudyFolder) -> None:
-    """Make a data set; one that is whole stays."""
+    """Make a data set."""
     log = folder.log(f"prepare-{job.name}")
     start_s = time.monotonic()
     code = run_local(local_command(job, site), log)

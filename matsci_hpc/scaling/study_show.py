@@ -6,8 +6,8 @@ from typing import Any
 from matsci_hpc.config.study import StudyConfig
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.preflight.words import time_in_words
-from matsci_hpc.scaling.study_folder import StudyFolder, state_of
-from matsci_hpc.scaling.study_plan import StudyRun, plan_runs, preparations
+from matsci_hpc.scaling.study_folder import StudyFolder, data_to_make, state_of
+from matsci_hpc.scaling.study_plan import StudyRun, plan_runs
 
 HEADER = ("", "run", "ranks", "nodes", "threads", "work", "steps", "takes", "state")
 
@@ -26,7 +26,7 @@ def show_plan(study: StudyConfig, site_name: str | None = None) -> str:
     rows = [_row(number, run, study, measured, folder) for number, run in enumerate(runs, 1)]
     lines = [
         f"{study.scaling} scaling of {study.base}: {len(runs)} runs, {study.repeats} repeats, below {study.out}/runs",
-        *(f"first: {job.verb} {job.config} to {job.output}" for job in preparations(study, site)),
+        *(f"first: prep {job.config} to {job.output}" for job in data_to_make(study, site)),
         *_aligned([HEADER, *rows]),
     ]
     known = [measured[_point(run)] for run in runs if _point(run) in measured]

@@ -12,8 +12,8 @@ from matsci_hpc.launch.jobs import all_standings
 from matsci_hpc.launch.journal import read_entries
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.launch.start import hand_in, one_by_one, open_desk
-from matsci_hpc.scaling.study_folder import StudyFolder, state_of
-from matsci_hpc.scaling.study_plan import StudyRun, plan_runs, preparations
+from matsci_hpc.scaling.study_folder import StudyFolder, data_to_make, state_of
+from matsci_hpc.scaling.study_plan import StudyRun, plan_runs
 from matsci_hpc.scaling.study_run import runs_to_make
 
 
@@ -43,7 +43,7 @@ def submit_study(
     jobs = list(_jobs(missing, folder))
     if not desk.has_arrays:
         jobs = [each for job in jobs for each in (one_by_one(job) if job.elements else [job])]
-    chain = make_chain([*preparations(study, site), *jobs])
+    chain = make_chain([*data_to_make(study, site), *jobs])
     if check:
         from matsci_hpc.preflight.quick import refuse_impossible
 
@@ -58,7 +58,6 @@ def submit_study(
                     folder.set_aside(run)
                     print(f"{run.name}: begins anew, it was broken off", flush=True)
                 folder.note_start(run, site=name, via=via)
-            folder.jobs.mkdir(exist_ok=True)
         finally:
             lock.release()
     hand_in(chain, site, desk, dry_run=dry_run)
