@@ -138,4 +138,3 @@ def test_plan_shows_the_runs_and_writes_nothing(make_study):
     assert [line.split()[1] for line in lines[3:5]] == names
     assert all("12 graphs" in line and "2 + 4" in line and line.endswith("to be run") for line in lines[3:5])
     assert lines[-1] == "takes: not known before the first runs"
-
