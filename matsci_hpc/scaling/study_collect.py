@@ -46,12 +46,16 @@ class _Measured:
 def collect_study(study: StudyConfig, site_name: str | None = None) -> Collected:
     """Read every run, compare only what is alike, and write table, curves and the list of what is missing.
 
+    Args:
+        study: to be read.
+        site_name: where it ran; None: where its runs were last started.
+
     Raises:
         UserInputError: no run is complete, or runs of one series are not comparable.
         MachineError: the folder cannot be written.
     """
-    runs = plan_runs(study, load_site(site_name or study.site))
     folder = StudyFolder(study)
+    runs = plan_runs(study, load_site(site_name or folder.newest_site() or study.site))
     started = folder.started()
     found: list[_Measured] = []
     incomplete: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 ```
 OUT/
+  study.yaml          the study, resolved
   runs/NAME/          a run each; NAME says where on the axes it stands
   logs/NAME.log       what a run on this machine printed
   failed/NAME.1/      runs that were broken off, moved here before they are started anew
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from matsci_hpc.config.loading import flat, load_config
+from matsci_hpc.config.loading import dump_config, flat, load_config
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.config.study import StudyConfig
 from matsci_hpc.config.train import TrainConfig
@@ -25,11 +26,12 @@ from matsci_hpc.errors import MatsciError, UserInputError
 from matsci_hpc.folder_lock import FolderLock
 from matsci_hpc.launch.describe import absolute, describe_job, read_any_config
 from matsci_hpc.launch.job import Job, status_file
+from matsci_hpc.launch.sites.find import site_names
 from matsci_hpc.launch.sites.model import Site
 from matsci_hpc.preflight.folder import lock_findings
 from matsci_hpc.resources import find_config
 from matsci_hpc.scaling.study_plan import StudyRun
-from matsci_hpc.whole_files import output_error
+from matsci_hpc.whole_files import output_error, write_atomic
 
 Standing = Literal["complete", "absent", "broken off", "busy", "of another study"]
 
@@ -82,13 +84,15 @@ class StudyFolder:
             raise output_error(self.path, error) from None
         return FolderLock(self.path, f"{self.path}: {{holder}} is at work on this study; wait for it")
 
-    def note_start(self, run: StudyRun, **facts: Any) -> None:
+    def note_start(self, run: StudyRun, site: str, **facts: Any) -> None:
         """Note where a run was started, or how a start on this machine ended."""
+        if site not in site_names():  # a path, and the next command may be given in another folder
+            site = str(absolute(Path(site)))
         size = {"nodes": run.job.nodes, "ranks": run.job.ranks, "threads": run.threads}
         from matsci_hpc.telemetry.recorder import JsonLines
 
         lines = JsonLines(self.starts)
-        lines.append({"run": run.name, **size, **facts})
+        lines.append({"run": run.name, "site": site, **size, **facts})
         lines.close()
 
     def started(self) -> dict[str, dict[str, Any]]:
@@ -96,8 +100,21 @@ class StudyFolder:
         found: dict[str, dict[str, Any]] = {}
         for line in _lines(self.starts):
             if "nodes" in line:
-                found[str(line.get("run"))] = found.get(str(line.get("run")), {}) | line
+                found[str(line.get("run"))] = line
         return found
+
+    def newest_site(self) -> str | None:
+        """The site that runs were last started on."""
+        sites = [line["site"] for line in _lines(self.starts) if isinstance(line.get("site"), str)]
+        return sites[-1] if sites else None
+
+    def keep_study(self, study: StudyConfig) -> None:
+        """Write the resolved study beside its runs.
+
+        Raises:
+            UserInputError, MachineError: it cannot be written.
+        """
+        write_atomic(self.path / "study.yaml", dump_config(study).encode())
 
     def set_aside(self, run: StudyRun) -> None:
         """Move what a run that was broken off has left, so that it begins anew: times of a torn run are no use.

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 
 from matsci_hpc.config.study import StudyConfig
 from matsci_hpc.errors import MachineError, UserInputError
@@ -29,10 +30,11 @@ def run_study(study: StudyConfig, site_name: str | None = None) -> int:
         UserInputError: study, site and what lies in its folder do not fit, or a data set cannot be prepared.
         MachineError: no launcher, or the folder cannot be written.
     """
-    site = load_site(site_name or study.site)
+    name = site_name or study.site
+    site = load_site(name)
     if site.scheduler != "local":
         raise UserInputError(
-            f"the site {site_name or study.site} has {site.scheduler}: `matsci-hpc study submit` hands runs to it; "
+            f"the site {name} has {site.scheduler}: `matsci-hpc study submit` hands runs to it; "
             "--site local runs them here"
         )
     runs = plan_runs(study, site)
@@ -42,11 +44,12 @@ def run_study(study: StudyConfig, site_name: str | None = None) -> int:
     lock.acquire()
     try:
         missing = runs_to_make(study, folder, runs)
+        folder.keep_study(study)
         print(f"{len(runs)} runs, {len(runs) - len(missing)} of them complete; logs: {folder.logs}", flush=True)
         if missing:
             for job in data:
                 _prepare(job, site, folder)
-        return _make(runs, missing, site, folder, study.warmup_steps)
+        return _make(runs, missing, _Place(name, site, folder, study.warmup_steps))
     finally:
         lock.release()
 
@@ -76,19 +79,36 @@ def _prepare(job: Job, site: Site, folder: StudyFolder) -> None:
     print(f"prepared {job.output} in {time.monotonic() - start_s:.1f} s", flush=True)
 
 
-def _make(runs: list[StudyRun], missing: list[StudyRun], site: Site, folder: StudyFolder, warmup_steps: int) -> int:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where and how runs are made.
+
+    Attributes:
+        name: of the site.
+        site: this machine.
+        folder: of the study.
+        warmup_steps: that do not count.
+    """
+
+    name: str
+    site: Site
+    folder: StudyFolder
+    warmup_steps: int
+
+
+def _make(runs: list[StudyRun], missing: list[StudyRun], place: _Place) -> int:
     failed: list[tuple[str, int]] = []
     for run in missing:
-        state = state_of(run, folder.log(run.name))
+        state = state_of(run, place.folder.log(run.name))
         where = f"[{runs.index(run) + 1}/{len(runs)}] {run.name}"
         if state.standing == "busy":
             print(f"{where}: left alone: {state.reason}", flush=True)
             failed.append((run.name, UserInputError.exit_code))
             continue
         if state.standing == "broken off":
-            folder.set_aside(run)
+            place.folder.set_aside(run)
             print(f"{where}: begins anew, it was {state.reason}", flush=True)
-        code, text = _make_one(run, site, folder, warmup_steps)
+        code, text = _make_one(run, place)
         print(f"{where}: {text}", flush=True)
         if code == STOPPED:
             print("stopped; the same command goes on from here", file=sys.stderr, flush=True)
@@ -101,20 +121,20 @@ def _make(runs: list[StudyRun], missing: list[StudyRun], site: Site, folder: Stu
     return 0
 
 
-def _make_one(run: StudyRun, site: Site, folder: StudyFolder, warmup_steps: int) -> tuple[int, str]:
+def _make_one(run: StudyRun, place: _Place) -> tuple[int, str]:
     """Start a run and wait for it.
 
     Returns:
         Its exit code, 130 if it was asked to stop; and one line about it.
     """
-    log = folder.log(run.name)
+    log = place.folder.log(run.name)
     log.unlink(missing_ok=True)
-    command = local_command(run.job, site_of(run, site))
-    folder.note_start(run, site="local")
+    command = local_command(run.job, site_of(run, place.site))
+    place.folder.note_start(run, place.name)
     start_s = time.monotonic()
     code = run_local(command, log)
     wall_s = time.monotonic() - start_s
-    folder.note_start(run, site="local", wall_s=round(wall_s, 3), exit_code=code)
+    place.folder.note_start(run, place.name, wall_s=round(wall_s, 3), exit_code=code)
     if code == 0 and not run.job.marker.exists():
         return STOPPED, f"stopped after {wall_s:.1f} s"
     if code in {130, 143}:
@@ -124,7 +144,7 @@ def _make_one(run: StudyRun, site: Site, folder: StudyFolder, warmup_steps: int)
     from matsci_hpc.scaling.measure import measure
 
     try:
-        found = measure(run, warmup_steps)
+        found = measure(run, place.warmup_steps)
     except UserInputError as error:
         return MachineError.exit_code, str(error)
     step = f", {1e3 * found.step_time_s:.1f} ms a step" if found.step_time_s is not None else ""

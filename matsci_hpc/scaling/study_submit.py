@@ -53,11 +53,12 @@ def submit_study(
         lock = folder.lock()
         lock.acquire()
         try:
+            folder.keep_study(study)
             for run in missing:
                 if state_of(run).standing == "broken off":
                     folder.set_aside(run)
                     print(f"{run.name}: begins anew, it was broken off", flush=True)
-                folder.note_start(run, site=name, via=via)
+                folder.note_start(run, name, via=via)
         finally:
             lock.release()
     hand_in(chain, site, desk, dry_run=dry_run)

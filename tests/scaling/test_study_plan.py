@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+from ranks import ROOT
 
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
@@ -138,3 +139,12 @@ def test_plan_shows_the_runs_and_writes_nothing(make_study):
     assert [line.split()[1] for line in lines[3:5]] == names
     assert all("12 graphs" in line and "2 + 4" in line and line.endswith("to be run") for line in lines[3:5])
     assert lines[-1] == "takes: not known before the first runs"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scaling_studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_studies_can_be_planned_from_anywhere(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = load_study(path.relative_to(ROOT))
+    runs = plan_runs(study, load_site(study.site))
+    assert len(runs) == len({run.name for run in runs})
+    assert f"first: prep {ROOT}/data_prep/" in show_plan(study)

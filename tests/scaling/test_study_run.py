@@ -122,7 +122,8 @@ def test_loss_depends_on_samples_and_not_on_ranks(study_copy):
     assert all(one == pytest.approx(two, rel=1e-4) for one, two in losses.values())
 
 
-def test_incomplete_runs_are_listed(study_copy):
+@pytest.mark.usefixtures("study_copy")
+def test_incomplete_runs_are_listed():
     one, two = sorted((OUT / "runs").iterdir())
     (two / "DONE").unlink()
     (two / "STOPPED").write_text("the file STOP\n")

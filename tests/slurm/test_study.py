@@ -42,3 +42,11 @@ def test_a_study_of_two_sizes_and_two_backends(cluster, tmp_path):
         (ranks, ranks, backend, "48") for ranks in ("1", "2") for backend in ("gloo", "mpi")
     ]
     assert node.run("study", "submit", path).strip() == "4 runs: 4 complete, 0 queued, nothing is left to submit"
+    # One more repeat, by submitit: a job for each run.
+    more = re.findall(
+        r"(?m)^job (\d+): train \S+_repeat=2,", node.run("study", "submit", path, "repeats=2", "--via=submitit")
+    )
+    assert len(more) == 4
+    for job in more:
+        cluster.wait_for(job, "COMPLETED", timeout_s=300)
+    assert node.run("study", "collect", path, "repeats=2").strip().endswith("results.csv: 8 runs")
