@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,8 +18,10 @@ TIMES = (
     *("comm_time_s", "comm_in_flight_s", "optimizer_time_s", "other_time_s", "cost_imbalance"),
 )
 """Figures of a metrics line that are means over its steps."""
-SHOWN = ("compute_time_max_s", "step_time_mean_s", "step_time_min_s")
-"""Of these, what is needed for others and stands in no table by itself."""
+HELPERS = ("compute_time_max_s", "step_time_mean_s", "step_time_min_s")
+"""Of these, what others are computed from, and stands in no table by itself."""
+RATES = ("graphs_per_s", "atoms_per_s", "edges_per_s")
+"""Work over the time of the slowest rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +63,16 @@ def measure(run: StudyRun, warmup_steps: int) -> Measurement:
     kept = list(measured_lines(found.steps, run.config.log_every, warmup_steps))
     if not kept:
         raise UserInputError(f"{run.name}: no line of metrics.jsonl is beyond the {warmup_steps} steps of warm-up")
-    steps = sum(count for _, count in kept)
-    means = {}
-    for key in TIMES:
-        values = [as_number(line.get(key)) for line, _ in kept]
-        if None in values:
-            raise UserInputError(f"{run.name}: {found.folder / 'metrics.jsonl'} has lines without {key}")
-        means[key] = math.fsum(value * count for value, (_, count) in zip(values, kept, strict=True)) / steps  # type: ignore[operator]
-    time_s = means["step_time_s"] * steps
-    samples = sum(round(line["graphs_per_s"] * line["step_time_s"] * count) for line, count in kept)
+    ranks = {line.get("ranks") for line, _ in kept}
+    if ranks != {run.job.ranks}:
+        raise UserInputError(f"{run.name}: ran on {', '.join(sorted(map(str, ranks)))} ranks, not {run.job.ranks}")
+    columns = {key: _column(run, kept, key) for key in (*TIMES, *RATES, "memory_bytes")}
+    counts = [count for _, count in kept]
+    steps = sum(counts)
+    means = {key: math.fsum(map(operator.mul, columns[key], counts)) / steps for key in TIMES}
+    times_s = list(map(operator.mul, columns["step_time_s"], counts))
+    time_s = math.fsum(times_s)
+    work = {key: math.fsum(map(operator.mul, columns[key], times_s)) for key in RATES}
     shares = efficiencies(
         means["step_time_s"],
         means["step_time_mean_s"],
@@ -76,29 +80,25 @@ def measure(run: StudyRun, warmup_steps: int) -> Measurement:
         means["compute_time_s"],
         means["compute_time_max_s"],
     )
-    details: dict[str, float | str] = {key: value for key, value in means.items() if key not in SHOWN}
-    details |= {
-        "load_balance_efficiency": shares.load_balance,
-        "communication_efficiency": shares.communication,
-        "parallel_efficiency": shares.parallel,
-        "steps": steps,
-        "lives": len(found.restarts) + 1,
-        "memory_bytes": max(int(line["memory_bytes"]) for line, _ in kept),
-        "backend": str(found.provenance.get("backend", "unknown")),
-    }
-    for key in ("atoms_per_s", "edges_per_s"):
-        work = math.fsum(line[key] * line["step_time_s"] * count for line, count in kept)
-        details[key] = work / time_s
-    ranks = {int(line["ranks"]) for line, _ in kept}
-    if ranks != {run.job.ranks}:
-        raise UserInputError(f"{run.name}: ran on {', '.join(map(str, sorted(ranks)))} ranks, not {run.job.ranks}")
+    samples = round(work["graphs_per_s"])
     return Measurement(
         ranks=run.job.ranks,
         throughput=samples / time_s,
         time_s=time_s,
         samples=samples,
         step_time_s=means["step_time_s"],
-        details=details,
+        details={
+            **{key: value for key, value in means.items() if key not in HELPERS},
+            "load_balance_efficiency": shares.load_balance,
+            "communication_efficiency": shares.communication,
+            "parallel_efficiency": shares.parallel,
+            "atoms_per_s": work["atoms_per_s"] / time_s,
+            "edges_per_s": work["edges_per_s"] / time_s,
+            "memory_bytes": int(max(columns["memory_bytes"])),
+            "steps": steps,
+            "lives": len(found.restarts) + 1,
+            "backend": str(found.provenance.get("backend", "unknown")),
+        },
         curve=list(_curve(found.steps)),
     )
 
@@ -117,6 +117,20 @@ def measured_lines(lines: list[Record], log_every: int, warmup_steps: int) -> It
         if last >= begin + warmup_steps:
             yield line, line["step"] - last
         before, last = line, line["step"]
+
+
+def _column(run: StudyRun, kept: list[tuple[Record, int]], key: str) -> list[float]:
+    """A figure of every line that counts.
+
+    Raises:
+        UserInputError: a line lacks it.
+    """
+    found = [(line["step"], as_number(line.get(key))) for line, _ in kept]
+    numbers = [number for _, number in found if number is not None]
+    if len(numbers) < len(found):
+        step = next(step for step, number in found if number is None)
+        raise UserInputError(f"{run.name}: {run.job.output / 'metrics.jsonl'} has no {key} at step {step:,}")
+    return numbers
 
 
 def to_target(curve: list[tuple[int, int, float, float]], target: float, window: int = 10) -> tuple[int, float] | None:

@@ -189,11 +189,12 @@ def last_line(path: Path) -> str | None:
 
 def _why(run: StudyRun, log: Path | None) -> str:
     """Why a run is not complete, as far as it is known."""
-    for path in (run.job.output / "STOPPED", status_file(run.job.verb, run.job.output), log):
-        said = last_line(path) if path is not None else None
-        if said:
-            return f"broken off: {said}"
-    return "broken off without a word"
+    said = last_line(run.job.output / "STOPPED")
+    if said is None and (status := last_line(status_file(run.job.verb, run.job.output))) is not None:
+        said = status.split(" ", 2)[-1]  # behind the number of the job and its life
+    if said is None and log is not None:
+        said = last_line(log)
+    return f"broken off: {said}" if said else "broken off without a word"
 
 
 def _differences(config: TrainConfig | PrepConfig, output: Path) -> str:

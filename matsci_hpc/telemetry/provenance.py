@@ -65,11 +65,11 @@ def cpu_name() -> str:
 
 
 def gpu_names() -> list[str]:
-    """Models of the GPUs that this process sees; none if it has not loaded torch, and so computes on none."""
+    """Models of the GPUs that this process sees, if it computes on one: asking takes memory of a GPU."""
     torch = sys.modules.get("torch")
     if torch is None:
         return []
-    device = next((each for each in (torch.cuda, torch.xpu) if each.is_available()), None)
+    device = next((each for each in (torch.cuda, torch.xpu) if each.is_initialized()), None)
     return [] if device is None else [device.get_device_name(number) for number in range(device.device_count())]
 
 

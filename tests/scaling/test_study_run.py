@@ -143,6 +143,20 @@ def test_incomplete_runs_are_listed():
     assert (OUT / "failed" / f"{two.name}.1.log").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"graphs_per_s": None}, "has no graphs_per_s at step 4"), ({"ranks": 3}, "ran on 2, 3 ranks, not 2")],
+)
+def test_records_that_say_too_little_are_listed_too(change, says, study_copy):
+    damaged = next(run for run in plan_runs(study_copy, load_site("local")) if run.job.ranks == 2)
+    lines = lines_of(damaged.job.output)
+    lines[3] |= change
+    (damaged.job.output / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    collected = collect_study(study_copy)
+    assert [row.ranks for row in collected.rows] == [1]
+    assert says in collected.incomplete[damaged.name]
+
+
 def test_nothing_to_collect(make_study, clouds):
     path = make_study(clouds)
     done = run_program("study", "collect", path)

@@ -6,6 +6,7 @@ import pytest
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.scaling.study_plan import load_study, plan_runs
+from matsci_hpc.scaling.study_run import run_study
 from matsci_hpc.scaling.study_submit import submit_study
 
 SITES = {
@@ -65,3 +66,10 @@ def test_a_preparation_is_no_element_of_an_array(scripts):
 def test_this_machine_has_no_queue(make_study):
     with pytest.raises(UserInputError, match="`matsci-hpc study run` runs the study on this machine"):
         submit_study(load_study(make_study()), None, via="script", check=True, dry_run=False)
+
+
+def test_a_cluster_is_not_this_machine(make_study):
+    path = make_study()
+    Path("slurm.yaml").write_text(SITES["slurm"])
+    with pytest.raises(UserInputError, match=r"has slurm: `matsci-hpc study submit` hands runs to it"):
+        run_study(load_study(path), "./slurm.yaml")
