@@ -122,6 +122,8 @@ class Table:
     rows: tuple[Row, ...]
     origin: str
     """Named in errors: a path."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the results should know, such as what was left out."""
 
     @property
     def label_names(self) -> tuple[str, ...]:

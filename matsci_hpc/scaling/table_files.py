@@ -32,12 +32,13 @@ Cells = Mapping[str, str | None]
 """Of one row, by column; None: the value is missing."""
 
 
-def read_table(path: Path, labels: Collection[str] | None = None) -> Table:
+def read_table(path: Path, labels: Collection[str] | None = None, columns: Mapping[str, str] | None = None) -> Table:
     """Read a table and check every cell.
 
     Args:
         path: a `.csv` or `.jsonl` file; another name is judged by its first character.
         labels: columns that are labels; None: every column that has no other meaning.
+        columns: the file's own names of some columns, by ours.
 
     Raises:
         UserInputError: the file cannot be read or is no such table, with its line and column.
@@ -47,7 +48,9 @@ def read_table(path: Path, labels: Collection[str] | None = None) -> Table:
     numbered = list(_json_lines(path, text) if in_json else _csv_lines(path, text))
     if not numbered:
         raise UserInputError(f"{path}: line 1: holds no measurement")
-    return table_of(numbered, str(path), labels, header_line=numbered[0][0] if in_json else 1)
+    header_line = numbered[0][0] if in_json else 1
+    renamed = [(line, _renamed(cells, columns or {}, f"{path}: line {header_line}")) for line, cells in numbered]
+    return table_of(renamed, str(path), labels, header_line=header_line)
 
 
 def table_of(
@@ -74,6 +77,14 @@ def table_of(
     return Table(
         tuple(_row(cells, line, f"{origin}: line {line}", labels, measured) for line, cells in numbered), origin
     )
+
+
+def _renamed(cells: Cells, columns: Mapping[str, str], where: str) -> Cells:
+    for theirs in columns.values():
+        if theirs not in cells:
+            raise UserInputError(f"{where}: no column {theirs!r}; its columns are {', '.join(cells)}")
+    ours = {theirs: name for name, theirs in columns.items()}
+    return {ours.get(name, name): cell for name, cell in cells.items() if name in ours or name not in columns}
 
 
 def write_table(path: Path, table: Table) -> None:
