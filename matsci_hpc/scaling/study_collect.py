@@ -41,6 +41,7 @@ class _Measured:
     measurement: Measurement
     nodes: int
     provenance: dict[str, Any]
+    start: Mapping[str, Any]
 
 
 def collect_study(study: StudyConfig, site_name: str | None = None) -> Collected:
@@ -70,8 +71,9 @@ def collect_study(study: StudyConfig, site_name: str | None = None) -> Collected
             incomplete[run.name] = str(error).removeprefix(f"{run.name}: ")
             continue
         # The site that it was started on may divide ranks over nodes otherwise than the site of the plan.
-        nodes = int(started.get(run.name, {}).get("nodes") or run.job.nodes)
-        found.append(_Measured(run, measurement, nodes, read_provenance(run)))
+        start = started.get(run.name, {})
+        nodes = int(start.get("nodes") or run.job.nodes)
+        found.append(_Measured(run, measurement, nodes, read_provenance(run), start))
     if not found:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(incomplete.items())[:3])
         raise UserInputError(
@@ -147,6 +149,7 @@ def _row(study: StudyConfig, found: _Measured) -> Row:
         "hardware": hardware_of(found.provenance),
         "code": code_of(found.provenance),
         "data": _data_of(run),
+        "load_at_start": found.start.get("load", "unknown"),
         "started": found.provenance.get("time", "unknown"),
         "run": run.name,
     }

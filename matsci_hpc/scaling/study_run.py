@@ -1,5 +1,6 @@
 """`matsci-hpc study run`: the runs of a study one after the other on this machine."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from matsci_hpc.scaling.study_code import refuse_other_code
 from matsci_hpc.scaling.study_folder import StudyFolder, data_to_make, last_line, state_of
 from matsci_hpc.scaling.study_plan import StudyRun, plan_runs, site_of
 
+BUSY = 0.5
+"""Load of a core from which on other programs matter."""
 STOPPED = 130
 """Exit code of a study that was asked to stop."""
 
@@ -47,6 +50,7 @@ def run_study(study: StudyConfig, site_name: str | None = None) -> int:
         folder.keep_study(study)
         print(f"{len(runs)} runs, {len(runs) - len(missing)} of them complete; logs: {folder.logs}", flush=True)
         if missing:
+            _warn_of_others()
             for job in data:
                 _prepare(job, site, folder)
         return _make(runs, missing, _Place(name, site, folder, study.warmup_steps))
@@ -67,6 +71,18 @@ def runs_to_make(study: StudyConfig, folder: StudyFolder, runs: list[StudyRun]) 
         raise UserInputError("\n".join(foreign[:3] + more))
     refuse_other_code(study, [run for run in runs if states[run.name].standing == "complete"])
     return [run for run in runs if states[run.name].standing != "complete"]
+
+
+def _warn_of_others() -> None:
+    """Say that other programs take cores, which the times will show."""
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > cores * BUSY:
+        print(
+            f"matsci-hpc: warning: this machine is busy (load {load:.1f} on {cores} cores): the times will be those of a "
+            "busy machine",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _prepare(job: Job, site: Site, folder: StudyFolder) -> None:
@@ -130,11 +146,12 @@ def _make_one(run: StudyRun, place: _Place) -> tuple[int, str]:
     log = place.folder.log(run.name)
     log.unlink(missing_ok=True)
     command = local_command(run.job, site_of(run, place.site))
-    place.folder.note_start(run, place.name)
+    load = round(os.getloadavg()[0], 2)
+    place.folder.note_start(run, place.name, load=load)
     start_s = time.monotonic()
     code = run_local(command, log)
     wall_s = time.monotonic() - start_s
-    place.folder.note_start(run, place.name, wall_s=round(wall_s, 3), exit_code=code)
+    place.folder.note_start(run, place.name, load=load, wall_s=round(wall_s, 3), exit_code=code)
     if code == 0 and not run.job.marker.exists():
         return STOPPED, f"stopped after {wall_s:.1f} s"
     if code in {130, 143}:
