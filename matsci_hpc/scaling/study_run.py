@@ -78,8 +78,7 @@ def _warn_of_others() -> None:
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     if load > cores * BUSY:
         print(
-            f"matsci-hpc: warning: this machine is busy (load {load:.1f} on {cores} cores): the times will be those of a "
-            "busy machine",
+            f"matsci-hpc: warning: this machine is busy (load {load:.1f} on {cores} cores), and the times will show it",
             file=sys.stderr,
             flush=True,
         )

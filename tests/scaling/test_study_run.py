@@ -103,6 +103,7 @@ def test_the_table_says_what_the_records_say(study_copy):
         assert shares[0] * shares[1] == pytest.approx(shares[2], rel=1e-4)
         assert all(0 < share <= 1 for share in shares)
         assert row.details["steps"] == "4"
+        assert float(row.details["load_at_start"]) >= 0
         assert float(row.details["node_hours"]) == pytest.approx(kept[-1]["time_s"] / 3600, rel=1e-5)
         assert row.details["node_hours_to_target"] == "not reached"  # the mean is over ten lines, and there are six
     assert [(row.ranks, row.throughput) for row in read_table(OUT / "results.jsonl").rows] == [
