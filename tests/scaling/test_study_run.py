@@ -14,7 +14,7 @@ from preparation import ENVIRONMENT, PROGRAM, run_program
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.scaling.measure import measure
-from matsci_hpc.scaling.study_collect import collect_study
+from matsci_hpc.scaling.study_collect import collect_study, facts_of, refuse_unlike
 from matsci_hpc.scaling.study_folder import state_of
 from matsci_hpc.scaling.study_plan import load_study, plan_runs
 from matsci_hpc.scaling.table_files import read_table
@@ -198,6 +198,24 @@ def test_unlike_runs_are_not_compared(file, change, what, says, study_copy):
         started = run_program("study", "run", "study.yaml", "repeats=2")
         assert started.returncode == 2
         assert f"{second.name} ran by 0.0.9 " in started.stderr
+
+
+def test_only_runs_of_one_series_must_be_alike(make_study):
+    study = load_study(make_study(axes={"ranks": [1, 2], "graphs": [12, 24]}))
+    runs = plan_runs(study, load_site("local"))
+    facts = [(run, facts_of(study, run, {})) for run in runs]
+    assert {each["batch"] for _, each in facts} == {"12 graphs", "24 graphs"}
+    refuse_unlike(study, facts)
+    last, known = facts[-1]
+    with pytest.raises(UserInputError, match=r"differ in batch: (12|24) graphs and 13 graphs.*allow: \[batch\]"):
+        refuse_unlike(study, [*facts[:-1], (last, known | {"batch": "13 graphs"})])
+
+
+def test_weak_scaling_keeps_the_batch_of_a_rank(make_study):
+    study = load_study(make_study(scaling="weak", axes={"ranks": [1, 2, 4], "graphs_per_rank": [3]}))
+    runs = plan_runs(study, load_site("local"))
+    assert {run.config.batch.graphs for run in runs} == {3, 6, 12}
+    assert {facts_of(study, run, {})["batch"] for run in runs} == {"3 graphs a rank"}
 
 
 def test_failed_runs_are_named_and_tried_again(make_study, tmp_path):
