@@ -15,7 +15,7 @@ import click
 
 import matsci_hpc
 from matsci_hpc.cli_launch import cancel, check, doctor, jobs, site, submit
-from matsci_hpc.cli_study_runs import collect_study, plan_study, run_study, submit_study
+from matsci_hpc.cli_study import study
 from matsci_hpc.errors import MatsciError, RankError
 from matsci_hpc.resources import find_config
 
@@ -197,9 +197,6 @@ def shards_verify(folder: Path) -> None:
         print(f"{folder}: every checksum holds")
 
 
-study = click.Group("study", help="Scaling studies.")
-for command in (plan_study, run_study, submit_study, collect_study):
-    study.add_command(command)
 for command in (submit, check, jobs, cancel, site, doctor, study):
     cli.add_command(command)
 

@@ -1,13 +1,12 @@
 """The report of a run: one HTML file that needs nothing else and can be kept beside a paper."""
 
-import base64
-import hashlib
 from pathlib import Path
 from statistics import fmean, median
 
 from matsci_hpc import __version__
 from matsci_hpc.analysis import words
 from matsci_hpc.analysis.figures import TIME_PARTS, charts, held_out_splits, metric
+from matsci_hpc.analysis.page import asset, plotly_scripts, templates
 from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number, read_run
 from matsci_hpc.whole_files import write_atomic
 
@@ -33,41 +32,31 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """Make the whole page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(
-        loader=PackageLoader("matsci_hpc", "analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=words.number, percent=words.percent, duration=words.duration, value_text=words.value_text
-    )
-    # Only these two scripts may run, named by their hash: even markup that slipped through would stay inert.
-    scripts = [get_plotlyjs(), _asset("report.js")]
+    scripts = plotly_scripts()
     drawn = {f"chart-{index}": chart for index, chart in enumerate(charts(run))}
-    return environment.get_template("report.html.j2").render(
-        run=run,
-        state=state(run),
-        tiles=tiles(run),
-        notes=notes(run),
-        latest=_latest(run),
-        verdicts=verdicts(run),
-        metric_tables=metric_tables(run),
-        times=step_times(run),
-        waiting=waiting_for_slowest(run),
-        sections=[
-            (section, [(name, chart) for name, chart in drawn.items() if chart.section == section])
-            for section in dict.fromkeys(chart.section for chart in drawn.values())
-        ],
-        figures={name: chart.figure for name, chart in drawn.items()},
-        version=__version__,
-        style=_asset("report.css"),
-        scripts=scripts,
-        script_hashes=[f"'sha256-{_digest(script)}'" for script in scripts],
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            state=state(run),
+            tiles=tiles(run),
+            notes=notes(run),
+            latest=_latest(run),
+            verdicts=verdicts(run),
+            metric_tables=metric_tables(run),
+            times=step_times(run),
+            waiting=waiting_for_slowest(run),
+            sections=[
+                (section, [(name, chart) for name, chart in drawn.items() if chart.section == section])
+                for section in dict.fromkeys(chart.section for chart in drawn.values())
+            ],
+            figures={name: chart.figure for name, chart in drawn.items()},
+            version=__version__,
+            style=asset("report.css"),
+            scripts=scripts.texts,
+            script_hashes=scripts.hashes,
+        )
     )
 
 
@@ -194,11 +183,3 @@ def _latest(run: Run) -> Record:
 def _median(run: Run, key: str) -> float | None:
     values = [value for value in run.series(key) if value is not None]
     return float(f"{median(values):.3g}") if values else None
-
-
-def _asset(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -15,14 +15,14 @@ PARAMETER = "p"
 
 
 def write_extra_p(path: Path, series: tuple[Series, ...]) -> None:
-    """Write a `.jsonl` that `extrap --jsonlines FILE` reads.
+    """Write a `.jsonl` that `extrap --json FILE` reads, in ASCII, whatever the locale.
 
     Raises:
         UserInputError: the folder may not be written.
         MachineError: the disk is full or failing.
     """
-    text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for one in series for each in extra_p_points(one))
-    write_atomic(path, text.encode(errors="replace"))
+    text = "".join(json.dumps(each) + "\n" for one in series for each in extra_p_points(one))
+    write_atomic(path, text.encode())
 
 
 def extra_p_points(series: Series) -> Iterator[dict[str, object]]:

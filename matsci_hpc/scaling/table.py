@@ -83,11 +83,13 @@ class Series:
     """n counts."""
     times_s: tuple[Floats | None, ...]
     """n arrays [repeats], None where only throughput was measured."""
+    common: frozenset[str] = frozenset()
+    """Labels that all series of the table share."""
 
     @property
     def name(self) -> str:
-        """The labels in one line."""
-        parts = [f"{name}={value}" for name, value in self.labels if value]
+        """The labels that tell it from other series, in one line."""
+        parts = [f"{name}={value}" for name, value in self.labels if value and name not in self.common]
         parts += [f"{self.scaling} scaling"] if self.scaling else []
         return ", ".join(parts) or "all measurements"
 
@@ -112,6 +114,7 @@ class Series:
             rates=tuple(self.rates[place] for place in places),
             nodes=tuple(self.nodes[place] for place in places),
             times_s=tuple(self.times_s[place] for place in places),
+            common=self.common,
         )
 
 
@@ -124,6 +127,12 @@ class Table:
     """Named in errors: a path."""
     notes: tuple[str, ...] = ()
     """What a reader of the results should know, such as what was left out."""
+
+    @property
+    def common(self) -> dict[str, str]:
+        """Labels of one value in all rows."""
+        values = {name: {row.labels.get(name, "") for row in self.rows} for name in self.label_names}
+        return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -167,6 +176,7 @@ class Table:
             rates=tuple(_frozen(np.array([row.rate for row in same])) for same in groups),
             nodes=tuple(same[0].nodes for same in groups),
             times_s=tuple(_times(same) for same in groups),
+            common=frozenset(self.common),
         )
 
     def _check_alike(self, rows: list[Row]) -> None:

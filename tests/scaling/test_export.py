@@ -11,8 +11,12 @@ def lines_of(tmp_path, *rows):
 
 
 def test_throughput_is_exported_with_its_repeats_and_as_time_of_a_sample(tmp_path):
-    labels = {"backend": "a->b ü"}
-    rows = [Row(p, throughput=x, repeat=str(k), labels=labels) for k, x in enumerate((50.0, 80.0)) for p in (2, 1)]
+    rows = [
+        Row(p, throughput=x, repeat=str(k), labels={"backend": name})
+        for name in ("a->b ü", "c")
+        for k, x in enumerate((50.0, 80.0))
+        for p in (2, 1)
+    ]
     found = lines_of(tmp_path, *rows)
     assert found[0] == {
         "params": {"p": 1},
@@ -22,7 +26,7 @@ def test_throughput_is_exported_with_its_repeats_and_as_time_of_a_sample(tmp_pat
     }
     assert found[1]["metric"] == "time per sample"
     assert found[1]["value"] == [1 / 50, 1 / 80]
-    assert [point["params"]["p"] for point in found] == [1, 1, 2, 2]
+    assert [point["params"]["p"] for point in found] == [1, 1, 2, 2] * 2
 
 
 def test_times_of_work_are_exported_as_they_are(tmp_path):

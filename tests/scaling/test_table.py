@@ -84,7 +84,8 @@ def test_labels_can_be_named_so_that_the_other_columns_take_nothing_apart(tmp_pa
     with pytest.raises(UserInputError, match=r"line 2: column ranks: .* one rank count only; the columns date make"):
         read_table(path).series()
     table = read_table(path, ["backend"])
-    assert [series.name for series in table.series()] == ["backend=mpi"]
+    assert [series.labels for series in table.series()] == [(("backend", "mpi"),)]
+    assert [series.name for series in table.series()] == ["all measurements"]  # no other series to tell it from
     assert [row.details for row in table.rows] == [{"date": "Mon"}, {"date": "Tue"}]
     with pytest.raises(UserInputError, match="no column 'bakend' for a label; there are: backend, date"):
         read_table(path, ["bakend"])

@@ -1,0 +1,67 @@
+"""What a table of measurements says: efficiency and laws of every series."""
+
+from dataclasses import dataclass
+
+from matsci_hpc.scaling.efficiency import Efficiency, efficiency
+from matsci_hpc.scaling.laws import Laws, fit_laws
+from matsci_hpc.scaling.table import Series, Table
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One series."""
+
+    efficiency: Efficiency
+    laws: Laws
+
+    @property
+    def series(self) -> Series:
+        """What was measured."""
+        return self.efficiency.series
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table and its findings."""
+
+    table: Table
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    """What a reader should know before trusting the numbers."""
+
+
+def study_table(table: Table, base_ranks: int | None = None, seed: int = 0) -> Study:
+    """Find out all that a table says.
+
+    Args:
+        table: with at least one series of two rank counts.
+        base_ranks: what efficiency is measured against; None: the fewest ranks of each series.
+        seed: of the bootstrap.
+
+    Raises:
+        UserInputError: the table has no series, or the base was not measured in one of them.
+    """
+    made = table.series()
+    several = [series for series in made if len(series.ranks) > 1]
+    findings = tuple(Finding(efficiency(series, base_ranks, seed), fit_laws(series)) for series in several)
+    return Study(table, findings, (*table.notes, *_notes(findings, [each for each in made if each not in several])))
+
+
+def _notes(findings: tuple[Finding, ...], single: list[Series]) -> list[str]:
+    notes = [f"{each.name}: one rank count only ({each.ranks[0]}), so it is left out." for each in single]
+    for each in findings:
+        singles = each.efficiency.singles
+        if singles:
+            all_of_them = len(singles) == len(each.series.ranks)
+            which = "every rank count" if all_of_them else ", ".join(f"{ranks}" for ranks in singles) + " ranks"
+            notes.append(f"{each.series.name}: {which} measured once: there is no interval without repeats.")
+        best = each.laws.best
+        held = best.held_out if best is not None else None
+        if held is None or held.prediction.low is None or held.prediction.high is None:
+            continue
+        if not held.prediction.low <= held.measured <= held.prediction.high:
+            notes.append(
+                f"{each.series.name}: the measurement on {held.prediction.ranks} ranks is outside the interval that "
+                "the others predict, so the law that fits best does not hold there. Do not go beyond it by this law."
+            )
+    return notes
