@@ -111,6 +111,30 @@ def test_the_table_says_what_the_records_say(study_copy):
     ]
 
 
+def test_report_of_a_study(study_copy):
+    done = run_program("study", "report", "study.yaml")
+    assert done.returncode == 0, done.stderr
+    assert str(study_copy.out / "results.csv") in done.stdout
+    assert done.stdout.strip().endswith("studies/small/report/report.html")
+    means = {row.ranks: row.throughput for row in read_table(OUT / "results.csv").rows}
+    header, *lines = [line.split(",") for line in (OUT / "report/efficiency.csv").read_text().splitlines()]
+    at = {name: header.index(name) for name in ("ranks", "throughput")}
+    assert {int(line[at["ranks"]]): float(line[at["throughput"]]) for line in lines} == pytest.approx(means)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "give STUDY, or measurements by --from FILE"),
+        (["study.yaml", "--from", "results.csv"], "not both"),
+        (["--from", "results.csv"], "--out DIR is missing"),
+    ],
+)
+def test_a_report_has_one_source(words, says, tmp_path):
+    done = run_program("study", "report", *words, cwd=tmp_path)
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
 def test_loss_depends_on_samples_and_not_on_ranks(study_copy):
     collect_study(study_copy)
     header, *lines = [line.split(",") for line in (OUT / "loss.csv").read_text().splitlines()]
