@@ -23,7 +23,7 @@ from typing import Any
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.table import DETAILS, Table
-from matsci_hpc.scaling.table_files import MEASURED, Cells, read_table, read_text, table_of
+from matsci_hpc.scaling.table_files import MEASURED, Cells, is_json_lines, read_table, read_text, table_of
 
 SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0}
 _RATE = re.compile(r".*(/|p)\s*s(ec|econd)?$")
@@ -56,7 +56,9 @@ def read_results(path: Path, labels: Collection[str] | None = None, columns: Map
     notes: list[str] = []
     if "session_info" in text[:2000] and (report := _report_of(text)) is not None:
         rows = list(_reframe_report(report, path, columns, notes))
-    elif "|" in first and not first.startswith("|"):
+    elif is_json_lines(path, text):
+        return read_table(path, labels, columns)
+    elif first.count("|") > first.count(",") and not first.startswith("|"):
         rows = list(_reframe_log(text, path, columns, notes))
     elif "|" in text.partition("\n")[2].partition("\n")[0] and (first.startswith("|") or first.endswith(":")):
         rows = _jube(_bars(text, path), path, columns)
