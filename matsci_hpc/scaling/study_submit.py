@@ -42,7 +42,11 @@ def submit_study(
         return
     jobs = list(_jobs(missing, folder))
     if not desk.has_arrays:
-        jobs = [each for job in jobs for each in (one_by_one(job) if job.elements else [job])]
+        jobs = [
+            replace(each, name=each.output.name)
+            for job in jobs
+            for each in (one_by_one(job) if job.elements else [job])
+        ]
     chain = make_chain([*data_to_make(study, site), *jobs])
     if check:
         from matsci_hpc.preflight.quick import refuse_impossible
