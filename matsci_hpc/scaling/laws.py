@@ -39,6 +39,8 @@ SYMBOLS: dict[Law, tuple[str, ...]] = {
     "gustafson": ("rate", "sigma"),
     "universal": ("rate", "sigma", "kappa"),
 }
+_MOST_EXPONENT = 300.0
+"""A factor of so much says that nothing is known, and is still a number."""
 _UPPER = {"rate": np.inf, "sigma": 1.0, "kappa": np.inf}
 
 
@@ -234,7 +236,7 @@ def _predict(law: Law, fit: Fit, ranks: int) -> Prediction:
 
     relative = slopes[0] / values[0]
     error = math.sqrt(float(relative @ fit.covariance @ relative) + fit.spread**2)
-    factor = math.exp(float(student.ppf(0.975, fit.freedom)) * error)
+    factor = math.exp(min(float(student.ppf(0.975, fit.freedom)) * error, _MOST_EXPONENT))
     return Prediction(ranks, float(values[0]), float(values[0]) / factor, float(values[0]) * factor)
 
 

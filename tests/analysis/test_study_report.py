@@ -171,6 +171,11 @@ def test_what_is_missing_is_said(lone, tmp_path):
     assert "83.3 %" in page.text
 
 
+def test_few_repeats_are_pointed_out(demo):
+    notes = study_table(read_results(demo)).notes
+    assert notes[0] == "backend=gloo: intervals of the mean of 3 repeats are narrower than 95 %; 4 repeats are enough."
+
+
 def test_a_law_that_does_not_hold_at_the_end_is_pointed_out(tmp_path):
     rows = synthetic_rows([(p, 100.0 * p / (1 + 0.01 * (p - 1))) for p in RANKS[:-1]], 0.01, 3, seed=0)
     rows += synthetic_rows([(64, 800.0)], 0.01, 3, seed=1)

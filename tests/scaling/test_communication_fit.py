@@ -2,9 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from ranks import run_ranks
 
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.parallel.measurements import Key, Measurement, Point
+from matsci_hpc.parallel.measurements import Key, Measurement, Point, read_measurements
 from matsci_hpc.scaling.communication_fit import FORMS, Link, all_reduce_s, fit_all_reduce, fit_measurements
 
 SIZES = np.array([4.0] + [1024 * 4.0**power for power in range(9)])
@@ -118,3 +119,17 @@ def test_two_measurements_give_the_links_and_no_interval():
     found = fit_all_reduce([4, 1e6], 2, all_reduce_s("ring", LINK, [4, 1e6], 2))
     assert found.link.latency_s == pytest.approx(LINK.latency_s)
     assert found.link_interval is None
+
+
+@pytest.mark.mpi
+def test_what_real_ranks_measure_is_fitted(tmp_path):
+    path = tmp_path / "communication.json"
+    for ranks in (2, 3):
+        done = run_ranks(ranks, "doctor", "--comm", "--seconds", "0.3", MATSCI_HPC_MEASUREMENTS=str(path))
+        assert done.returncode == 0, done.stderr
+    kept, _ = read_measurements(path)
+    for backend in ("gloo", "mpi"):
+        found = fit_measurements([each for each in kept if each.key.backend == backend])
+        assert found.fit.freedom >= 6  # two numbers of ranks, four sizes at least
+        assert found.link_interval.latency_s.holds(found.link.latency_s)
+        assert found.time_s(1 << 30, 3) > found.time_s(4, 3) > 0

@@ -90,13 +90,15 @@ def test_resampled_means_have_the_spread_of_means():
     assert means.mean() == pytest.approx(values.mean(), rel=0.01)
 
 
-@pytest.mark.parametrize("repeats", [3, 5, 10])
-def test_intervals_of_95_percent_hold_the_true_efficiency_that_often(repeats):
+@pytest.mark.parametrize(
+    ("repeats", "least", "most"), [(2, 0.61, 0.73), (3, 0.85, 0.94), (4, 0.92, 0.98), (10, 0.92, 0.98)]
+)
+def test_intervals_of_95_percent_hold_the_true_efficiency_that_often(repeats, least, most):
+    """Few repeats have no more extreme values to offer than their own, which the report says."""
     truth = 0.8
     held = []
     for seed in range(500):
         rows = synthetic_rows([(1, 100.0), (4, 320.0)], 0.05, repeats, seed)
         estimate = efficiency(series_of(*rows), seed=seed).points[1].efficiency
         held.append(estimate.low <= truth <= estimate.high)
-    # Three repeats have no more extreme values to offer than their own.
-    assert (0.88 if repeats == 3 else 0.92) <= np.mean(held) <= 0.98
+    assert least <= np.mean(held) <= most

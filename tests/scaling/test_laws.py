@@ -131,3 +131,16 @@ def test_many_scales_of_throughput_give_the_same_shape():
     small, large = (fitted(synthetic_series(rate=rate, seed=5), "universal") for rate in (1e-6, 1e9))
     assert small.parameters["kappa"] == pytest.approx(large.parameters["kappa"], rel=1e-4)
     assert small.intervals["sigma"].low == pytest.approx(large.intervals["sigma"].low, rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_measurements_that_follow_no_law_have_a_fit_all_the_same(seed):
+    random = np.random.default_rng(seed)
+    ranks = [1, 5, 6, 258, 862_346][: 3 + seed % 3]
+    rates = 10.0 ** random.uniform(-9, 12) * np.exp(random.normal(0, 2, len(ranks)))
+    laws = fit_laws(series_of(list(zip(ranks, rates.tolist(), strict=True))))
+    assert len(laws.fits) == 3
+    for fit in laws.fits:
+        assert np.isfinite(fit.throughput(ranks)).all()
+        for interval, value in zip(fit.fit.intervals or (), fit.fit.values, strict=False):
+            assert interval.low <= value <= interval.high

@@ -1,8 +1,10 @@
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from ranks import ROOT
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.table import Row, Table
@@ -186,3 +188,12 @@ def test_arrays_of_a_series_cannot_be_changed(tmp_path):
     with pytest.raises(ValueError, match="read-only"):
         gloo.ranks[0] = 3
     assert gloo.part(np.array([False, True])).ranks.tolist() == [2]
+
+
+def test_the_example_of_the_docs_is_a_table(tmp_path):
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    (series,) = read_table(written(tmp_path, block)).series()
+    assert series.repeats == (2, 2, 1)
+    columns = re.findall(r"^\| `(\w+)` \|", page.partition("## Measurements")[2].partition("```")[0], re.MULTILINE)
+    assert columns == ["ranks", "throughput", "time_s", "samples", "nodes", "scaling", "repeat"]
