@@ -4,6 +4,15 @@ from pathlib import Path
 
 import click
 
+from matsci_hpc.cli_study_runs import (
+    OVERRIDES,
+    SITE,
+    collect_study,
+    plan_study,
+    print_collected,
+    run_study,
+    submit_study,
+)
 from matsci_hpc.errors import UserInputError
 
 
@@ -12,16 +21,27 @@ def study() -> None:
     """Measure how a job scales, and say what it means."""
 
 
+for command in (plan_study, run_study, submit_study, collect_study):
+    study.add_command(command)
+
+
 @study.command()
+@click.argument("study", required=False, type=click.Path(path_type=Path), metavar="[STUDY]")
+@OVERRIDES
+@SITE
 @click.option(
     "--from",
     "source",
-    required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Measurements as CSV or JSON lines, a performance log or report of ReFrame, or a result table of JUBE.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the report.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the report; default: that of STUDY, report.",
+)
 @click.option("--base", type=click.IntRange(min=1), metavar="RANKS", help="Compare with this; default: the fewest.")
 @click.option("--labels", metavar="A,B,...", help="Columns that tell series apart; default: all without a meaning.")
 @click.option(
@@ -32,8 +52,20 @@ def study() -> None:
     help="Call a column of FILE ranks, throughput, time_s, nodes or repeat; may be repeated.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the bootstrap of the intervals.")
-def report(source: Path, out: Path, base: int | None, labels: str | None, columns: tuple[str, ...], seed: int) -> None:
-    """Efficiency and laws of scaling from a file of measurements, made by anyone.
+def report(
+    study: Path | None,
+    overrides: tuple[str, ...],
+    site: str | None,
+    source: Path | None,
+    out: Path | None,
+    base: int | None,
+    labels: str | None,
+    columns: tuple[str, ...],
+    seed: int,
+) -> None:
+    """Efficiency and laws of scaling, of STUDY or from a file of measurements made by anyone.
+
+    With STUDY its runs are collected first.
 
     \b
     Each row of FILE is one measurement, with the columns
@@ -46,6 +78,15 @@ def report(source: Path, out: Path, base: int | None, labels: str | None, column
     from matsci_hpc.scaling.adapters import read_results
     from matsci_hpc.scaling.study import study_table
 
+    if (study is None) == (source is None):
+        raise click.UsageError("give STUDY, or measurements by --from FILE" + ("" if study is None else ", not both"))
+    if study is not None:
+        from matsci_hpc.scaling.study_plan import load_study
+
+        source = print_collected(load_study(study, overrides), site)
+        out = out or source.parent / "report"
+    if source is None or out is None:
+        raise click.UsageError("--out DIR is missing: with --from the report has no folder of its own")
     named = dict(_pair(each) for each in columns)
     table = read_results(source, labels.split(",") if labels is not None else None, named)
     found = study_table(table, base, seed)

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from matsci_hpc.cores import memory_domains, ranks_per_domain
 from matsci_hpc.errors import MachineError, UserInputError
@@ -123,17 +125,28 @@ def _torchrun(job: Job, options: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def run_local(command: LocalCommand) -> int:
+def run_local(command: LocalCommand, log: Path | None = None) -> int:
     """Run a command to its end and return its exit code.
 
     SIGINT and SIGTERM are passed on. Training takes the first as a wish to save and stop; the next end it.
+
+    Args:
+        command: what is run.
+        log: file that its output is added to; left out, it goes where ours goes.
     """
+    with log.open("ab") if log is not None else nullcontext() as output:
+        return _run(command, output)
+
+
+def _run(command: LocalCommand, output: IO[bytes] | None) -> int:
     # A session of its own: Ctrl-C in a terminal reaches a whole group, and mpirun would see it twice, once
     # from the terminal and once from here, and kill the ranks before they have saved.
     child = subprocess.Popen(  # noqa: S603 - the user's own command
         command.argv,
         env=os.environ | dict(command.environment),
         stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=None if output is None else subprocess.STDOUT,
         start_new_session=True,
     )
 

@@ -55,7 +55,7 @@ def start(wish: Wish, *, dry_run: bool) -> int:
         MachineError: The launcher or the scheduler is missing or refuses.
     """
     site = load_site(wish.site)
-    desk = _desk(site, wish.via)
+    desk = open_desk(site, wish.via)
     chain = plan_chain(wish, site, arrays=desk is not None and desk.has_arrays)
     if wish.check:
         from matsci_hpc.preflight.quick import refuse_impossible
@@ -65,11 +65,21 @@ def start(wish: Wish, *, dry_run: bool) -> int:
         if wish.after:
             raise UserInputError("--after names jobs of a scheduler, and this site has none")
         return run_chain_here(chain, site, dry_run=dry_run)
-    if dry_run:
-        print("\n".join(_previews(chain, site, desk, wish.after)), end="")
-        return 0
-    _submit(chain, site, desk, wish.after)
+    hand_in(chain, site, desk, wish.after, dry_run=dry_run)
     return 0
+
+
+def hand_in(chain: Sequence[Link], site: Site, desk: Desk, after: Sequence[str] = (), *, dry_run: bool) -> None:
+    """Submit a chain, or print what would be submitted.
+
+    Raises:
+        UserInputError: A job cannot be written as a script.
+        MachineError: The scheduler is missing or refuses.
+    """
+    if dry_run:
+        print("\n".join(_previews(chain, site, desk, after)), end="")
+        return
+    _submit(chain, site, desk, after)
 
 
 def plan_chain(wish: Wish, site: Site, *, arrays: bool) -> list[Link]:
@@ -85,7 +95,7 @@ def plan_chain(wish: Wish, site: Site, *, arrays: bool) -> list[Link]:
         if len(jobs) != 1:
             raise UserInputError(f"an array is made of one config, not {len(jobs)}")
         whole = spread(jobs[0], *wish.array)
-        jobs = [whole] if arrays else list(_one_by_one(whole))
+        jobs = [whole] if arrays else list(one_by_one(whole))
     runs = [job for job in jobs if job.verb == "train"]
     if wish.report:
         if not runs:
@@ -96,8 +106,12 @@ def plan_chain(wish: Wish, site: Site, *, arrays: bool) -> list[Link]:
     return make_chain(jobs)
 
 
-def _desk(site: Site, via: str) -> Desk | None:
-    """Where jobs are handed in; None for this machine."""
+def open_desk(site: Site, via: str) -> Desk | None:
+    """Where jobs are handed in; None for this machine.
+
+    Raises:
+        UserInputError: submitit is wanted, and the site has no Slurm.
+    """
     if via == "submitit":
         if site.scheduler != "slurm":
             raise UserInputError(f"submitit submits to Slurm, and this site has {site.scheduler}")
@@ -111,7 +125,8 @@ def _desk(site: Site, via: str) -> Desk | None:
     return ScriptDesk(SCHEDULERS[site.scheduler])
 
 
-def _one_by_one(array: Job) -> Iterator[Job]:
+def one_by_one(array: Job) -> Iterator[Job]:
+    """The runs of an array as jobs of their own."""
     for each in array.elements:
         name = f"{array.name}-{each.output.name}"
         yield replace(array, name=name, overrides=array.overrides + each.overrides, output=each.output, elements=())

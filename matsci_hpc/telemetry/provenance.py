@@ -39,6 +39,7 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
+        "gpus": gpu_names(),
         "environment": launch_environment(os.environ),
     }
 
@@ -61,6 +62,15 @@ def cpu_name() -> str:
     """Model of the processor."""
     model = this_processor().model
     return model if model != UNKNOWN else platform.processor() or platform.machine()
+
+
+def gpu_names() -> list[str]:
+    """Models of the GPUs that this process sees, if it computes on one: asking takes memory of a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return []
+    device = next((each for each in (torch.cuda, torch.xpu) if each.is_initialized()), None)
+    return [] if device is None else [device.get_device_name(number) for number in range(device.device_count())]
 
 
 def _version(package: str) -> str | None:

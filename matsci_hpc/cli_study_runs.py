@@ -1,0 +1,97 @@
+"""The commands of `matsci-hpc study` that make the runs of a study and read them; thin like those of `cli`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+STUDY = click.argument("study", type=click.Path(path_type=Path))
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
+SITE = click.option("--site", help="Instead of the site that the study names.")
+
+
+@click.command("plan")
+@STUDY
+@OVERRIDES
+@SITE
+def plan_study(study: Path, overrides: tuple[str, ...], site: str | None) -> None:
+    """Show the runs of a study in their order.
+
+    With ranks, nodes, batch, steps and time, if it is known. Writes nothing.
+    """
+    from matsci_hpc.scaling.study_plan import load_study
+    from matsci_hpc.scaling.study_show import show_plan
+
+    print(show_plan(load_study(study, overrides), site))
+
+
+@click.command("run")
+@STUDY
+@OVERRIDES
+@SITE
+def run_study(study: Path, overrides: tuple[str, ...], site: str | None) -> None:
+    """Make the runs of a study on this machine, one after the other.
+
+    Call it again to go on: finished runs are kept, one that was broken off begins anew.
+    """
+    from matsci_hpc.scaling.study_plan import load_study
+    from matsci_hpc.scaling.study_run import run_study as run
+
+    sys.exit(run(load_study(study, overrides), site))
+
+
+@click.command("submit")
+@STUDY
+@OVERRIDES
+@SITE
+@click.option(
+    "--via",
+    type=click.Choice(["script", "sbatch", "submitit"]),
+    default="script",
+    help="By job scripts (sbatch is another word for it), or by submitit.",
+)
+@click.option("--no-check", is_flag=True, help="Do not look for what must fail.")
+@click.option("--dry-run", is_flag=True, help="Print exactly what would be submitted, and write nothing.")
+def submit_study(
+    study: Path, overrides: tuple[str, ...], site: str | None, via: str, no_check: bool, dry_run: bool
+) -> None:
+    """Hand the runs of a study to a scheduler.
+
+    Those of one size are an array of jobs where the scheduler has arrays. Call it again to submit what is neither
+    complete nor queued.
+    """
+    from matsci_hpc.scaling.study_plan import load_study
+    from matsci_hpc.scaling.study_submit import submit_study as submit
+
+    how = "submitit" if via == "submitit" else "script"
+    submit(load_study(study, overrides), site, via=how, check=not no_check, dry_run=dry_run)  # type: ignore[arg-type]
+
+
+@click.command("collect")
+@STUDY
+@OVERRIDES
+@SITE
+def collect_study(study: Path, overrides: tuple[str, ...], site: str | None) -> None:
+    """Read the runs of a study into one table.
+
+    OUT/results.csv and results.jsonl have a row for each run, OUT/loss.csv the loss against samples and time. Runs that
+    are not complete are listed, and stand in OUT/incomplete.txt.
+    """
+    from matsci_hpc.scaling.study_plan import load_study
+
+    print_collected(load_study(study, overrides), site)
+
+
+def print_collected(checked: object, site: str | None) -> Path:
+    """Collect a study, say what came of it, and give the path of its table."""
+    from matsci_hpc.config.study import StudyConfig
+    from matsci_hpc.scaling.study_collect import collect_study as collect
+    from matsci_hpc.scaling.study_folder import StudyFolder
+
+    assert isinstance(checked, StudyConfig)  # noqa: S101 - only told apart here so that --help stays quick
+    found = collect(checked, site)
+    path = StudyFolder(checked).results
+    print(f"{path}: {len(found.rows)} runs")
+    for name, reason in found.incomplete.items():
+        print(f"not in it: {name}: {reason}")
+    return path

@@ -1,0 +1,167 @@
+"""`matsci-hpc study run`: the runs of a study one after the other on this machine."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+from matsci_hpc.config.study import StudyConfig
+from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.launch.job import Job
+from matsci_hpc.launch.local import local_command, run_local
+from matsci_hpc.launch.sites.find import load_site
+from matsci_hpc.launch.sites.model import Site
+from matsci_hpc.scaling.study_code import refuse_other_code
+from matsci_hpc.scaling.study_folder import StudyFolder, data_to_make, last_line, state_of
+from matsci_hpc.scaling.study_plan import StudyRun, plan_runs, site_of
+
+BUSY = 0.5
+"""Load of a core from which on other programs matter."""
+STOPPED = 130
+"""Exit code of a study that was asked to stop."""
+
+
+def run_study(study: StudyConfig, site_name: str | None = None) -> int:
+    """Make what is missing of a study; call it again to go on.
+
+    Finished runs are kept. One that was broken off is set aside and begun anew, since its times are of two lives.
+
+    Returns:
+        Exit code: 0 if all runs are complete, else that of the first that failed.
+
+    Raises:
+        UserInputError: study, site and what lies in its folder do not fit, or a data set cannot be prepared.
+        MachineError: no launcher, or the folder cannot be written.
+    """
+    name = site_name or study.site
+    site = load_site(name)
+    if site.scheduler != "local":
+        raise UserInputError(
+            f"the site {name} has {site.scheduler}: `matsci-hpc study submit` hands runs to it; "
+            "--site local runs them here"
+        )
+    runs = plan_runs(study, site)
+    data = data_to_make(study, site)
+    folder = StudyFolder(study)
+    lock = folder.lock()
+    lock.acquire()
+    try:
+        missing = runs_to_make(study, folder, runs)
+        folder.keep_study(study)
+        print(f"{len(runs)} runs, {len(runs) - len(missing)} of them complete; logs: {folder.logs}", flush=True)
+        if missing:
+            _warn_of_others()
+            for job in data:
+                _prepare(job, site, folder)
+        return _make(runs, missing, _Place(name, site, folder, study.warmup_steps))
+    finally:
+        lock.release()
+
+
+def runs_to_make(study: StudyConfig, folder: StudyFolder, runs: list[StudyRun]) -> list[StudyRun]:
+    """Runs that are not complete; broken ones are set aside later, when their turn comes.
+
+    Raises:
+        UserInputError: a folder holds a run of another study, or of other code.
+    """
+    states = {run.name: state_of(run, folder.log(run.name)) for run in runs}
+    foreign = [f"{name} {state.reason}" for name, state in states.items() if state.standing == "of another study"]
+    if foreign:
+        more = [f"and {len(foreign) - 3} more"] if len(foreign) > 3 else []
+        raise UserInputError("\n".join(foreign[:3] + more))
+    refuse_other_code(study, [run for run in runs if states[run.name].standing == "complete"])
+    return [run for run in runs if states[run.name].standing != "complete"]
+
+
+def _warn_of_others() -> None:
+    """Say that other programs take cores, which the times will show."""
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > cores * BUSY:
+        print(
+            f"matsci-hpc: warning: this machine is busy (load {load:.1f} on {cores} cores), and the times will show it",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _prepare(job: Job, site: Site, folder: StudyFolder) -> None:
+    """Make a data set."""
+    log = folder.log(f"prepare-{job.name}")
+    start_s = time.monotonic()
+    code = run_local(local_command(job, site), log)
+    if code != 0 or not job.marker.exists():
+        raise UserInputError(f"{job.config}: preparing {job.output} failed: {last_line(log)}; its log: {log}")
+    print(f"prepared {job.output} in {time.monotonic() - start_s:.1f} s", flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where and how runs are made.
+
+    Attributes:
+        name: of the site.
+        site: this machine.
+        folder: of the study.
+        warmup_steps: that do not count.
+    """
+
+    name: str
+    site: Site
+    folder: StudyFolder
+    warmup_steps: int
+
+
+def _make(runs: list[StudyRun], missing: list[StudyRun], place: _Place) -> int:
+    failed: list[tuple[str, int]] = []
+    for run in missing:
+        state = state_of(run, place.folder.log(run.name))
+        where = f"[{runs.index(run) + 1}/{len(runs)}] {run.name}"
+        if state.standing == "busy":
+            print(f"{where}: left alone: {state.reason}", flush=True)
+            failed.append((run.name, UserInputError.exit_code))
+            continue
+        if state.standing == "broken off":
+            place.folder.set_aside(run)
+            print(f"{where}: begins anew, it was {state.reason}", flush=True)
+        code, text = _make_one(run, place)
+        print(f"{where}: {text}", flush=True)
+        if code == STOPPED:
+            print("stopped; the same command goes on from here", file=sys.stderr, flush=True)
+            return STOPPED
+        if code != 0:
+            failed.append((run.name, code))
+    if failed:
+        print(f"not complete: {', '.join(name for name, _ in failed)}; the same command tries again", file=sys.stderr)
+        return failed[0][1]
+    return 0
+
+
+def _make_one(run: StudyRun, place: _Place) -> tuple[int, str]:
+    """Start a run and wait for it.
+
+    Returns:
+        Its exit code, 130 if it was asked to stop; and one line about it.
+    """
+    log = place.folder.log(run.name)
+    log.unlink(missing_ok=True)
+    command = local_command(run.job, site_of(run, place.site))
+    load = round(os.getloadavg()[0], 2)
+    place.folder.note_start(run, place.name, load=load)
+    start_s = time.monotonic()
+    code = run_local(command, log)
+    wall_s = time.monotonic() - start_s
+    place.folder.note_start(run, place.name, load=load, wall_s=round(wall_s, 3), exit_code=code)
+    if code == 0 and not run.job.marker.exists():
+        return STOPPED, f"stopped after {wall_s:.1f} s"
+    if code in {130, 143}:
+        return STOPPED, f"ended by a signal after {wall_s:.1f} s"
+    if code != 0:
+        return code, f"failed with exit code {code}: {last_line(log)}; its log: {log}"
+    from matsci_hpc.scaling.measure import measure
+
+    try:
+        found = measure(run, place.warmup_steps)
+    except UserInputError as error:
+        return MachineError.exit_code, str(error)
+    step = f", {1e3 * found.step_time_s:.1f} ms a step" if found.step_time_s is not None else ""
+    return 0, f"{found.throughput:,.0f} samples/s{step}, {wall_s:.1f} s in all"
