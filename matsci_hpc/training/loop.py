@@ -4,7 +4,6 @@ import json
 import math
 import os
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,34 +11,29 @@ import torch
 
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import JobError, MachineError, MatsciError, RankError
-from matsci_hpc.loading.cost import CostFit, fit
 from matsci_hpc.loading.loader import Loader, StepWork
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import Plan
 from matsci_hpc.parallel.communicator import open_communicator
-from matsci_hpc.parallel.device import finish_work, peak_device_bytes, take_device
+from matsci_hpc.parallel.device import peak_device_bytes, take_device
 from matsci_hpc.parallel.discovery import discover
-from matsci_hpc.parallel.exchange import GradientExchange
-from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.staging.stage import staged
 from matsci_hpc.telemetry.recorder import StepClock, gather_interval
 from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
 from matsci_hpc.training.evaluation import evaluate
-from matsci_hpc.training.gradient_order import in_backward_order
+from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.kernels import decide_kernel
 from matsci_hpc.training.messages import announce
-from matsci_hpc.training.nonfinite import NonFiniteSteps
-from matsci_hpc.training.optimization import learning_rate
 from matsci_hpc.training.planning import cost_of, cursor_of, division_of, plan_of
 from matsci_hpc.training.records import RunRecords
 from matsci_hpc.training.run_folder import complete_run, open_run, run_lock
 from matsci_hpc.training.saving import CheckpointWriter
 from matsci_hpc.training.setup import Run, build_run, limit_threads, resume
+from matsci_hpc.training.step import Stepper
 from matsci_hpc.training.stopping import ELSEWHERE, StopRequests, StopSignals
-from matsci_hpc.training.tasks import local_losses
 from matsci_hpc.whole_files import write_atomic
 
 
@@ -112,23 +106,13 @@ class Trainer:
         self.run = run
         self.plan = plan
         self.records = RunRecords(run, life)
-        self.gradients = FlatGradients(in_backward_order(run))
-        parallel = run.config.parallel
-        self.exchange = GradientExchange(
-            self.gradients,
-            run.comm,
-            1e6 * parallel.bucket_mb,
-            overlap=parallel.overlap,
-            compression=parallel.compression,
-        )
         self.clock = StepClock()
         first = run.comm.rank == 0
         self.stops = StopRequests(signals, run.folder.stop, looks=first, max_time_s=run.config.max_time_s)
-        self.cost_fit = CostFit()
-        self.warm = False  # the first step also allocates memory and reads what no disk cache holds yet
+        self.cost = FittedCost(run)
         keep, limit_s = run.config.checkpoint.keep, run.config.checkpoint.timeout_s
         self.writer = CheckpointWriter(run.folder.checkpoints, keep, run.state.step, run.comm.activity.tick, limit_s)
-        self.nonfinite = NonFiniteSteps(run, self._step_on_disk)
+        self.stepper = Stepper(run, self.clock, self.cost, self.stops.requested, self._step_on_disk)
         self._start_s = time.monotonic() - run.state.time_s
         self._final: dict[str, Any] | None = None
 
@@ -156,7 +140,7 @@ class Trainer:
                     return self._finish()
                 stop = self._step(works)
                 if learns and run.state.step_in_epoch == 0:
-                    self._fit_cost()
+                    self.cost.decide()
                     loader.begin_epoch(cost_of(run))
                 if stop:
                     return self._stop()
@@ -184,28 +168,8 @@ class Trainer:
         activity.at("data", run.state.step + 1)
         work: StepWork = next(works)
         self.clock.lap("data")
-        activity.at("compute")
         self.records.note_samples(work)
-        rate = self._set_learning_rate(work.cursor.step)
-        sums = self._backward(work, sends=True)
-        finish_work(run.precision.device)
-        self.clock.lap("compute")
-        activity.at("communication")
-        self.exchange.finish(sums)
-        self.clock.lap("comm")
-        self.clock.in_flight_s += self.exchange.in_flight_s
-        activity.at("optimizer")
-        *losses, stops = sums.tolist()
-        by_target = {task.name: loss for task, loss in zip(run.tasks, losses, strict=True)}
-        norm = self.gradients.norm()
-        found = {
-            "loss": sum(task.weight * by_target[task.name] for task in run.tasks),
-            "losses": by_target,
-            "lr": rate,
-            "grad_norm": float(norm),
-        }
-        self._update(work, found, norm)
-        self.clock.lap("optimizer")
+        found, stops = self.stepper.take(work)
         self.clock.stop(work)
         state = run.state
         state.step, state.epoch, state.step_in_epoch = work.after.step, work.after.epoch, work.after.within
@@ -215,68 +179,7 @@ class Trainer:
             interval = gather_interval(self.clock, run.comm, peak_device_bytes(run.device.type))
             self.clock.reset()
             self.records.log_step(work, found, interval)
-        return bool(stops > 0)
-
-    def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> None:
-        """Move the parameters by the summed gradients, unless these are of no use."""
-        run = self.run
-        if not math.isfinite(found["loss"]) or not math.isfinite(found["grad_norm"]):
-            self.nonfinite.handle(work, found, lambda: self._backward(work))
-            return
-        run.state.skipped_in_row = 0
-        if run.config.optimizer.clip_norm is not None:
-            self.gradients.clip(norm, run.config.optimizer.clip_norm)
-        run.optimizer.step()
-
-    def _backward(self, work: StepWork, *, sends: bool = False) -> torch.Tensor:
-        """Accumulate this rank's gradients; give its part of each loss and its wish to stop, float64 [targets + 1].
-
-        Args:
-            work: of the step.
-            sends: whether gradients set out to the other ranks as soon as they are whole.
-        """
-        run = self.run
-        self.gradients.zero()
-        start_s = time.perf_counter()
-        values = dict.fromkeys((task.name for task in run.tasks), 0.0)
-        for number, part in enumerate(work.batches, 1):  # none where a rank has nothing to do in a small step
-            batch = run.precision.cast(part)
-            losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
-            total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
-            if total.requires_grad:
-                whole = sends and number == len(work.batches)
-                with self.exchange.sending() if whole else nullcontext():
-                    total.backward()  # type: ignore[no-untyped-call]
-            for name, loss in losses.items():
-                values[name] += loss.item()
-            run.comm.activity.tick()
-        if self.warm and work.batches:
-            speeds = run.config.balance.speeds
-            speed = speeds[run.comm.rank] if speeds is not None else 1.0  # times as of a rank of speed 1
-            self.cost_fit.add(work.rank_atoms, work.rank_edges, speed * (time.perf_counter() - start_s))
-        self.warm = True
-        return torch.tensor([*values.values(), float(self.stops.requested())], dtype=torch.float64)
-
-    def _set_learning_rate(self, step: int) -> float:
-        config = self.run.config
-        rate = learning_rate(step, config.steps, config.optimizer.lr, config.schedule, config.batch.graphs or 1)
-        for group in self.run.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
-
-    def _fit_cost(self) -> None:
-        """At the end of an epoch, learn from its times what an atom costs, for the division of the next; collective."""
-        run = self.run
-        sums = self.cost_fit.sums.clone()
-        run.comm.all_reduce(sums)
-        found = fit(sums)
-        if found is None:
-            return
-        atom_cost = torch.tensor(found.atom, dtype=torch.float64)
-        run.comm.broadcast(atom_cost)  # one rank's rounding for all, or they would divide differently
-        if run.comm.rank == 0 and float(atom_cost) != run.state.atom_cost:
-            print(f"from epoch {run.state.epoch} on, an atom counts as {float(atom_cost):g} edges", flush=True)
-        run.state.atom_cost = float(atom_cost)
+        return stops
 
     def _evaluation_is_due(self) -> bool:
         state, config = self.run.state, self.run.config

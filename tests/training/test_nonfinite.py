@@ -17,14 +17,14 @@ pytestmark = pytest.mark.mpi
 WRAPPER = """\
 import os
 from matsci_hpc import cli
-from matsci_hpc.training import loop
-original = loop.Trainer._backward
+from matsci_hpc.training import step
+original = step.Stepper._backward
 def corrupted(self, work, **options):
     if work.cursor.step + 1 in {steps} and os.environ["OMPI_COMM_WORLD_RANK"] == "1":
         work.batches[0].targets["gap"][:] = float("nan")
         work.batches[0].present["gap"][:] = True
     return original(self, work, **options)
-loop.Trainer._backward = corrupted
+step.Stepper._backward = corrupted
 cli.main()
 """
 

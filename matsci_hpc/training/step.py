@@ -1,0 +1,136 @@
+"""One optimiser step on one rank: forward, backward, the exchange of gradients, and the move of the parameters."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from matsci_hpc.loading.loader import StepWork
+from matsci_hpc.parallel.device import finish_work
+from matsci_hpc.parallel.exchange import GradientExchange
+from matsci_hpc.parallel.gradients import FlatGradients
+from matsci_hpc.telemetry.recorder import StepClock
+from matsci_hpc.training.fitted_cost import FittedCost
+from matsci_hpc.training.gradient_order import in_backward_order
+from matsci_hpc.training.nonfinite import NonFiniteSteps
+from matsci_hpc.training.optimization import learning_rate
+from matsci_hpc.training.setup import Run
+from matsci_hpc.training.tasks import local_losses
+
+
+class Stepper:
+    """Takes optimiser steps.
+
+    Args:
+        run: whose parameters move.
+        clock: that the parts of a step are timed with, except for the wait for data.
+        cost: learns from the times.
+        stop_requested: whether this rank was asked to stop.
+        saved_step: step of the newest checkpoint on disk, as rank 0 knows.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        clock: StepClock,
+        cost: FittedCost,
+        stop_requested: Callable[[], bool],
+        saved_step: Callable[[], int],
+    ) -> None:
+        self.run = run
+        self.clock = clock
+        self.cost = cost
+        self.gradients = FlatGradients(in_backward_order(run))
+        parallel = run.config.parallel
+        self.exchange = GradientExchange(
+            self.gradients,
+            run.comm,
+            1e6 * parallel.bucket_mb,
+            overlap=parallel.overlap,
+            compression=parallel.compression,
+        )
+        self.nonfinite = NonFiniteSteps(run, saved_step)
+        self._stop_requested = stop_requested
+
+    def take(self, work: StepWork) -> tuple[dict[str, Any], bool]:
+        """Take a step; collective.
+
+        Args:
+            work: of the step.
+
+        Returns:
+            loss, losses by target, lr and grad_norm of the global batch; and whether any rank was asked to stop.
+
+        Raises:
+            UserInputError: the loss or the gradient is not finite, and the config says to stop then.
+            RankError: a rank is gone.
+        """
+        run, activity = self.run, self.run.comm.activity
+        activity.at("compute")
+        rate = self._set_learning_rate(work.cursor.step)
+        sums = self._backward(work, sends=True)
+        finish_work(run.precision.device)
+        self.clock.lap("compute")
+        activity.at("communication")
+        self.exchange.finish(sums)
+        self.clock.lap("comm")
+        self.clock.in_flight_s += self.exchange.in_flight_s
+        activity.at("optimizer")
+        *losses, stops = sums.tolist()
+        by_target = {task.name: loss for task, loss in zip(run.tasks, losses, strict=True)}
+        norm = self.gradients.norm()
+        found = {
+            "loss": sum(task.weight * by_target[task.name] for task in run.tasks),
+            "losses": by_target,
+            "lr": rate,
+            "grad_norm": float(norm),
+        }
+        self._update(work, found, norm)
+        self.clock.lap("optimizer")
+        return found, bool(stops > 0)
+
+    def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> None:
+        """Move the parameters by the summed gradients, unless these are of no use."""
+        run = self.run
+        if not math.isfinite(found["loss"]) or not math.isfinite(found["grad_norm"]):
+            self.nonfinite.handle(work, found, lambda: self._backward(work))
+            return
+        run.state.skipped_in_row = 0
+        if run.config.optimizer.clip_norm is not None:
+            self.gradients.clip(norm, run.config.optimizer.clip_norm)
+        run.optimizer.step()
+
+    def _backward(self, work: StepWork, *, sends: bool = False) -> torch.Tensor:
+        """Accumulate this rank's gradients; give its part of each loss and its wish to stop, float64 [targets + 1].
+
+        Args:
+            work: of the step.
+            sends: whether gradients set out to the other ranks as soon as they are whole.
+        """
+        run = self.run
+        self.gradients.zero()
+        start_s = time.perf_counter()
+        values = dict.fromkeys((task.name for task in run.tasks), 0.0)
+        for number, part in enumerate(work.batches, 1):  # none where a rank has nothing to do in a small step
+            batch = run.precision.cast(part)
+            losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
+            total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
+            if total.requires_grad:
+                whole = sends and number == len(work.batches)
+                with self.exchange.sending() if whole else nullcontext():
+                    total.backward()  # type: ignore[no-untyped-call]
+            for name, loss in losses.items():
+                values[name] += loss.item()
+            run.comm.activity.tick()
+        self.cost.add(work, time.perf_counter() - start_s)
+        return torch.tensor([*values.values(), float(self._stop_requested())], dtype=torch.float64)
+
+    def _set_learning_rate(self, step: int) -> float:
+        config = self.run.config
+        rate = learning_rate(step, config.steps, config.optimizer.lr, config.schedule, config.batch.graphs or 1)
+        for group in self.run.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
