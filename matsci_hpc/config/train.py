@@ -212,11 +212,29 @@ class Parallel(Section):
     """Number format of gradients on the way, which halves what is sent of float32. `bf16` keeps two to three digits of
     any size; `fp16` three to four, of sizes from 6e-8 to 65504: what is larger counts as not finite. `mpi` and
     `horovod` add up in float32 all the same, gloo and nccl in the format itself."""
+    reduction: Literal["backend", "ordered"] = "backend"
+    """In which order the gradients of the ranks are added: as the backend likes, or `ordered`: in pairs of neighbours,
+    the same to the last bit for any backend and any number of ranks of which `virtual_ranks` make the same whole. It
+    costs the overlap, and every rank holds the gradients of all."""
+    virtual_ranks: PositiveInt = 1
+    """Each rank stands for so many: it computes their shares one after the other, so that few ranks follow the course
+    of many. 2 ranks with 4 are 8 ranks to the optimiser: up to rounding, or to the last bit with reduction: ordered."""
     timeout_s: PositiveFloat = 60.0
     """A rank without progress (part of a step, batch of an evaluation) counts as hung, and the job is over within this
     time: to leave time for that, the rank itself ends after 70 % of it."""
     startup_timeout_s: PositiveFloat = 300.0
     """The same until the first step: meeting the others, opening the data, building the model."""
+
+    @model_validator(mode="after")
+    def _ordered_as_far_as_possible(self) -> Self:
+        if self.reduction == "ordered" and self.compression != "none":
+            raise ValueError("reduction: ordered sends gradients as they are, so leave out compression")
+        if self.reduction == "ordered" and self.virtual_ranks.bit_count() > 1:
+            raise ValueError(
+                f"reduction: ordered needs virtual_ranks of 1, 2, 4, 8 and so on, not {self.virtual_ranks}: a rank "
+                "adds up a branch of a tree of pairs"
+            )
+        return self
 
 
 class Target(Section):
@@ -332,6 +350,12 @@ class TrainConfig(Section):
             raise ValueError(
                 "batch.oversized: an endless source is never looked through; its max_atoms bounds every sample"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _virtual_ranks_are_alike(self) -> Self:
+        if self.parallel.virtual_ranks > 1 and self.balance.speeds is not None:
+            raise ValueError("balance.speeds: virtual ranks are all equally fast, so leave out speeds")
         return self
 
     @model_validator(mode="after")

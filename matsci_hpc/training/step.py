@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.loader import StepWork
 from matsci_hpc.parallel.device import finish_work
 from matsci_hpc.parallel.exchange import GradientExchange
 from matsci_hpc.parallel.gradients import FlatGradients
+from matsci_hpc.parallel.tree import TreeSum
 from matsci_hpc.telemetry.recorder import StepClock
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.gradient_order import in_backward_order
@@ -51,6 +53,7 @@ class Stepper:
             1e6 * parallel.bucket_mb,
             overlap=parallel.overlap,
             compression=parallel.compression,
+            ordered=parallel.reduction == "ordered",
         )
         self.nonfinite = NonFiniteSteps(run, saved_step)
         self._stop_requested = stop_requested
@@ -110,23 +113,40 @@ class Stepper:
             work: of the step.
             sends: whether gradients set out to the other ranks as soon as they are whole.
         """
+        start_s = time.perf_counter()
+        if len(work.share_parts) == 1:
+            values = self._share(work, work.batches, sends=sends)
+        else:
+            values = self._shares_in_turn(work)
+        self.cost.add(work, time.perf_counter() - start_s)
+        return torch.cat([values, torch.tensor([float(self._stop_requested())], dtype=torch.float64)])
+
+    def _shares_in_turn(self, work: StepWork) -> torch.Tensor:
+        """The shares of all ranks that this one stands for, added up as if by those; losses as of `_share`."""
+        gradients, values = TreeSum(), TreeSum()
+        for share in work.shares:
+            values.add(self._share(work, share, sends=False))
+            gradients.add(self.gradients.buffer.clone())
+        self.gradients.buffer.copy_(gradients.total())
+        return values.total()
+
+    def _share(self, work: StepWork, batches: list[Batch], *, sends: bool) -> torch.Tensor:
+        """Accumulate the gradients of one rank's share; its part of each loss, float64 [targets]."""
         run = self.run
         self.gradients.zero()
-        start_s = time.perf_counter()
         values = dict.fromkeys((task.name for task in run.tasks), 0.0)
-        for number, part in enumerate(work.batches, 1):  # none where a rank has nothing to do in a small step
+        for number, part in enumerate(batches, 1):  # none where a rank has nothing to do in a small step
             batch = run.precision.cast(part)
             losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
             total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
             if total.requires_grad:
-                whole = sends and number == len(work.batches)
+                whole = sends and number == len(batches)
                 with self.exchange.sending() if whole else nullcontext():
                     total.backward()  # type: ignore[no-untyped-call]
             for name, loss in losses.items():
                 values[name] += loss.item()
             run.comm.activity.tick()
-        self.cost.add(work, time.perf_counter() - start_s)
-        return torch.tensor([*values.values(), float(self._stop_requested())], dtype=torch.float64)
+        return torch.tensor(list(values.values()), dtype=torch.float64)
 
     def _set_learning_rate(self, step: int) -> float:
         config = self.run.config
