@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from matsci_hpc.config.base import Folder, Section
+from matsci_hpc.config.dynamics import Average, Dynamics, Spikes
 from matsci_hpc.config.generated import GeneratedSymmetry, Reach
 from matsci_hpc.config.job import JobRequest
 from matsci_hpc.config.model import Egnn, Model
@@ -256,6 +257,11 @@ class Optimizer(Section):
     weight_decay: NonNegativeFloat = 1e-2
     clip_norm: PositiveFloat | None = None
     """Gradients with a larger global norm are scaled down to it."""
+    clip_quantile: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Gradients with a larger norm than this part of those of the last steps are scaled down to that norm, as by
+    AutoClip. Both bounds may be given; the lower one counts."""
+    clip_window: int = Field(default=1000, ge=10)
+    """Steps that `clip_quantile` looks back on."""
 
 
 class Schedule(Section):
@@ -266,9 +272,14 @@ class Schedule(Section):
     base_batch: PositiveInt = 32
     warmup_steps: NonNegativeInt = 0
     """Linear rise from zero."""
-    decay: Literal["constant", "cosine", "exponential"] = "cosine"
+    decay: Literal["constant", "cosine", "exponential", "plateau"] = "cosine"
+    """`plateau` lowers it whenever held-out losses have stopped falling."""
     final_fraction: float = Field(gt=0.0, le=1.0, default=0.01)
-    """Learning rate at the last step, as a fraction of the peak."""
+    """Learning rate at the last step, as a fraction of the peak; with `plateau`, the least it falls to."""
+    plateau_factor: float = Field(gt=0.0, lt=1.0, default=0.5)
+    """With `plateau`: what it is multiplied by."""
+    plateau_evaluations: PositiveInt = 5
+    """With `plateau`: so many evaluations in a row that are not the best so far."""
 
 
 class Checkpoint(Section):
@@ -336,6 +347,9 @@ class TrainConfig(Section):
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Evaluate = Evaluate()
     nonfinite: NonFinite = NonFinite()
+    dynamics: Dynamics = Dynamics()
+    spikes: Spikes = Spikes()
+    average: Average = Average()
     job: JobRequest = JobRequest()
     log_every: PositiveInt = 10
     """Steps between lines in metrics.jsonl."""
@@ -356,6 +370,12 @@ class TrainConfig(Section):
     def _virtual_ranks_are_alike(self) -> Self:
         if self.parallel.virtual_ranks > 1 and self.balance.speeds is not None:
             raise ValueError("balance.speeds: virtual ranks are all equally fast, so leave out speeds")
+        return self
+
+    @model_validator(mode="after")
+    def _plateaus_need_evaluations(self) -> Self:
+        if self.schedule.decay == "plateau" and self.data.held_out is None:
+            raise ValueError("schedule.decay: plateau goes by held-out losses; give data.held_out, or another decay")
         return self
 
     @model_validator(mode="after")

@@ -56,6 +56,7 @@ class RunRecords:
                 "life": self._life,
                 **found,
                 "skipped_steps": state.skipped_steps,
+                "rollbacks": state.rollbacks,
                 "graphs": work.graphs,
                 "atoms": work.atoms,
                 "edges": work.edges,

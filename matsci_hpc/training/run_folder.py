@@ -26,6 +26,7 @@ class RunFolder:
         data: which data sets it learns from.
         metrics: one line per logged step.
         evaluations: one line per evaluation.
+        dynamics: what the optimiser does to the model; one line per recorded step.
         checkpoints: folder of the checkpoints.
         oversized: samples that are too large by the config, if there are any.
         stop: asks the run to stop; the life that obeys it removes it.
@@ -40,6 +41,7 @@ class RunFolder:
         self.data = path / "data.json"
         self.metrics = path / "metrics.jsonl"
         self.evaluations = path / "evaluations.jsonl"
+        self.dynamics = path / "dynamics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.oversized = path / "oversized.jsonl"
         self.stop = path / "STOP"

@@ -15,11 +15,15 @@ from matsci_hpc.parallel.exchange import GradientExchange
 from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.parallel.tree import TreeSum
 from matsci_hpc.telemetry.recorder import StepClock
+from matsci_hpc.training.clipping import ClipBound
+from matsci_hpc.training.dynamics_records import DynamicsRecords
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.gradient_order import in_backward_order
+from matsci_hpc.training.noise import NoiseMeter
 from matsci_hpc.training.nonfinite import NonFiniteSteps
 from matsci_hpc.training.optimization import learning_rate
 from matsci_hpc.training.setup import Run
+from matsci_hpc.training.spike_watch import SpikeWatch
 from matsci_hpc.training.tasks import local_losses
 
 
@@ -32,6 +36,11 @@ class Stepper:
         cost: learns from the times.
         stop_requested: whether this rank was asked to stop.
         saved_step: step of the newest checkpoint on disk, as rank 0 knows.
+        life: number of this life, from 0.
+
+    Attributes:
+        watch: tells after a step whether it was a spike; one to roll back from has not moved the parameters.
+        dynamics: the records of it.
     """
 
     def __init__(
@@ -41,6 +50,7 @@ class Stepper:
         cost: FittedCost,
         stop_requested: Callable[[], bool],
         saved_step: Callable[[], int],
+        life: int,
     ) -> None:
         self.run = run
         self.clock = clock
@@ -56,6 +66,11 @@ class Stepper:
             ordered=parallel.reduction == "ordered",
         )
         self.nonfinite = NonFiniteSteps(run, saved_step)
+        self.watch = SpikeWatch(run)
+        self.dynamics = DynamicsRecords(run, life, self.gradients, self.watch)
+        self._noise = NoiseMeter(run)
+        self._bound = ClipBound(run.config.optimizer)
+        run.course.attach("clipping", self._bound)
         self._stop_requested = stop_requested
 
     def take(self, work: StepWork) -> tuple[dict[str, Any], bool]:
@@ -74,6 +89,9 @@ class Stepper:
         run, activity = self.run, self.run.comm.activity
         activity.at("compute")
         rate = self._set_learning_rate(work.cursor.step)
+        step = work.cursor.step + 1
+        self._noise.begin(active=self.dynamics.measures(step))
+        self.exchange.measures = self._noise.active and len(work.share_parts) == 1
         sums = self._backward(work, sends=True)
         finish_work(run.precision.device)
         self.clock.lap("compute")
@@ -81,6 +99,8 @@ class Stepper:
         self.exchange.finish(sums)
         self.clock.lap("comm")
         self.clock.in_flight_s += self.exchange.in_flight_s
+        if self.exchange.measures and run.comm.size > 1:
+            self._noise.add(self.exchange.own_square, len(work.samples), work)
         activity.at("optimizer")
         *losses, stops = sums.tolist()
         by_target = {task.name: loss for task, loss in zip(run.tasks, losses, strict=True)}
@@ -91,20 +111,28 @@ class Stepper:
             "lr": rate,
             "grad_norm": float(norm),
         }
-        self._update(work, found, norm)
+        noise = self._noise.finish(work, found["grad_norm"])
+        self.watch.look(step, found["loss"])
+        self.dynamics.before_move(work, found)
+        moved = not self.watch.rolls_back and self._update(work, found, norm)
+        self.dynamics.after_move(work, found, noise, moved=moved)
         self.clock.lap("optimizer")
         return found, bool(stops > 0)
 
-    def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> None:
-        """Move the parameters by the summed gradients, unless these are of no use."""
+    def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> bool:
+        """Move the parameters by the summed gradients, unless these are of no use; whether they moved."""
         run = self.run
         if not math.isfinite(found["loss"]) or not math.isfinite(found["grad_norm"]):
             self.nonfinite.handle(work, found, lambda: self._backward(work))
-            return
+            return False
         run.state.skipped_in_row = 0
-        if run.config.optimizer.clip_norm is not None:
-            self.gradients.clip(norm, run.config.optimizer.clip_norm)
+        bound = self._bound.bound(found["grad_norm"])
+        if bound is not None:
+            self.gradients.clip(norm, bound)
         run.optimizer.step()
+        if run.average is not None:
+            run.average.update(work.cursor.step + 1)
+        return True
 
     def _backward(self, work: StepWork, *, sends: bool = False) -> torch.Tensor:
         """Accumulate this rank's gradients; give its part of each loss and its wish to stop, float64 [targets + 1].
@@ -127,6 +155,8 @@ class Stepper:
         for share in work.shares:
             values.add(self._share(work, share, sends=False))
             gradients.add(self.gradients.buffer.clone())
+            if self._noise.active:
+                self._noise.add(_square(self.gradients.buffer), sum(batch.graphs for batch in share), work)
         self.gradients.buffer.copy_(gradients.total())
         return values.total()
 
@@ -137,6 +167,7 @@ class Stepper:
         values = dict.fromkeys((task.name for task in run.tasks), 0.0)
         for number, part in enumerate(batches, 1):  # none where a rank has nothing to do in a small step
             batch = run.precision.cast(part)
+            before = self.gradients.buffer.clone() if self._noise.splits(work) else None
             losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
             total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
             if total.requires_grad:
@@ -145,12 +176,21 @@ class Stepper:
                     total.backward()  # type: ignore[no-untyped-call]
             for name, loss in losses.items():
                 values[name] += loss.item()
+            if before is not None:
+                self._noise.add(_square(self.gradients.buffer - before), batch.graphs, work)
             run.comm.activity.tick()
         return torch.tensor(list(values.values()), dtype=torch.float64)
 
     def _set_learning_rate(self, step: int) -> float:
         config = self.run.config
-        rate = learning_rate(step, config.steps, config.optimizer.lr, config.schedule, config.batch.graphs or 1)
+        graphs, state = config.batch.graphs or 1, self.run.state
+        rate = learning_rate(step, config.steps, config.optimizer.lr, config.schedule, graphs, state.plateaus)
+        if step < state.slow_until:
+            rate *= config.spikes.rollback.lr_factor
         for group in self.run.optimizer.param_groups:
             group["lr"] = rate
         return rate
+
+
+def _square(gradient: torch.Tensor) -> float:
+    return float(gradient.double().square().sum())

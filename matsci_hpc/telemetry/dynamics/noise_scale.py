@@ -75,10 +75,10 @@ class NoiseScale:
         _, trace, square = self._sums.tolist()
         return trace / square if square > 0 else None
 
-    def state(self) -> Tensor:
+    def state(self) -> dict[str, Tensor]:
         """What the next life of a run goes on from."""
-        return self._sums
+        return {"sums": self._sums}
 
-    def load(self, state: Tensor) -> None:
+    def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`."""
-        self._sums = state.double().cpu().clone()
+        self._sums = state["sums"].clone()

@@ -69,13 +69,13 @@ class SpikeDetector:
         self._inside = loss > limit
         return Spike(loss, middle, mad, (loss - middle) / deviation) if began else None
 
-    def state(self) -> Tensor:
-        """What the next life of a run goes on from: float64 [1 + losses]."""
-        return torch.tensor([float(self._inside), *self._losses], dtype=torch.float64)
+    def state(self) -> dict[str, Tensor]:
+        """What the next life of a run goes on from."""
+        return {"losses": torch.tensor([float(self._inside), *self._losses], dtype=torch.float64)}
 
-    def load(self, state: Tensor) -> None:
+    def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`, with the newest losses that the window has room for."""
-        inside, *losses = state.tolist()
+        inside, *losses = state["losses"].tolist()
         self._inside = bool(inside)
         self._losses = deque(losses, maxlen=self._window)
 
@@ -106,11 +106,10 @@ class LastSteps:
             found.append({**known, "step": int(row[0])})
         return found
 
-    def state(self) -> Tensor:
-        """What the next life of a run goes on from: float64 [steps, columns]."""
-        return torch.tensor(list(self._rows), dtype=torch.float64).reshape(-1, len(COLUMNS))
+    def state(self) -> dict[str, Tensor]:
+        """What the next life of a run goes on from."""
+        return {"rows": torch.tensor(list(self._rows), dtype=torch.float64).reshape(-1, len(COLUMNS))}
 
-    def load(self, state: Tensor) -> None:
+    def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`."""
-        if state.shape[1] == len(COLUMNS):
-            self._rows = deque(state.tolist(), maxlen=self._rows.maxlen)
+        self._rows = deque(state["rows"].tolist(), maxlen=self._rows.maxlen)
