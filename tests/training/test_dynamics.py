@@ -46,7 +46,10 @@ def test_a_line_holds_what_the_step_did_to_every_layer(train, lines):
         assert ratio["mean"] == pytest.approx(-float(moved.mean()), abs=1e-4)
     assert line["noise"]["parts"] == 3
     assert sum(each is not None for each in line["autocorrelation"]) == 8
-    assert found[0]["share_beyond"] > 0.99  # by construction of Adam
+    # Adam's first step has r = -1 or 1 wherever there is a gradient; later ones have not.
+    shares = [each["groups"]["encoder.layers.0"]["ratio"]["share_beyond"] for each in found]
+    assert shares[0] > 0.9
+    assert shares[19] < 0.5
 
 
 def test_virtual_ranks_see_the_noise_of_real_ones(train, lines):
@@ -57,7 +60,8 @@ def test_virtual_ranks_see_the_noise_of_real_ones(train, lines):
         assert a["noise"]["parts"] == b["noise"]["parts"]
         assert a["noise"]["trace"] == pytest.approx(b["noise"]["trace"], rel=1e-6)
         assert a["noise"]["square"] == pytest.approx(b["noise"]["square"], rel=1e-4, abs=1e-6 * b["noise"]["trace"])
-        assert a["autocorrelation"] == pytest.approx(b["autocorrelation"], rel=1e-4, abs=1e-5)
+        known = [None if each is None else pytest.approx(each, rel=1e-4, abs=1e-5) for each in a["autocorrelation"]]
+        assert b["autocorrelation"] == known
     assert {line["noise"]["parts"] for line in lines(real, "dynamics")} <= {1, 2, 3, 4}
 
 
@@ -76,7 +80,8 @@ def test_a_resumed_run_records_what_one_that_never_stopped_does(train, lines):
     for kind in ("model", "optimizer", "course", "average"):
         mine, theirs = last(halted, kind), last(whole, kind)
         assert mine.keys() == theirs.keys()
-        assert all(torch.equal(mine[name], value) for name, value in theirs.items()), kind
+        for name, value in theirs.items():
+            torch.testing.assert_close(mine[name], value, rtol=0, atol=0, equal_nan=True)
 
 
 def test_averages_are_kept_evaluated_and_saved(train, lines):
@@ -101,7 +106,7 @@ def test_averages_are_kept_evaluated_and_saved(train, lines):
     assert not list(plain.glob("checkpoints/*/average.safetensors"))
 
 
-SPIKY = ("steps=30", "spikes={window: 10, threshold: 1.5, before: 4, on_spike: rollback, rollback: {limit: 2}}")
+SPIKY = ("steps=30", "spikes={window: 10, threshold: 1, before: 4, on_spike: rollback, rollback: {limit: 2}}")
 
 
 def spikes(found: list[dict]) -> list[dict]:
