@@ -153,6 +153,20 @@ def report(run_dir: Path) -> dict[str, object]:
     return {"report": str(path)}
 
 
+@cli.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--once", is_flag=True, help="Show it once and end.")
+@click.option("--every", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
+def watch(run_dir: Path, once: bool, every: float) -> None:
+    """Show a run while it goes on: progress, rate, loss, time, balance, stragglers.
+
+    It reads the files of the run only, which may be running on another machine. Ctrl-C ends the view, not the run.
+    """
+    from matsci_hpc.analysis.watch import watch as show
+
+    show(run_dir, once=once, every_s=every)
+
+
 @cli.group()
 def shards() -> None:
     """Look at a data set and check it."""

@@ -1,16 +1,14 @@
 """Which figures a run report shows, and what they show."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
+from matsci_hpc.analysis.chart import HELD_OUT, TRAINING, Chart
 from matsci_hpc.analysis.plotting import (
     AXIS,
     BLUE,
     GREEN,
     GREY,
-    ORANGE,
     PALETTE,
     PURPLE,
     VERMILION,
@@ -22,36 +20,12 @@ from matsci_hpc.analysis.plotting import (
     rounded,
     smoothed,
     smoothing_window,
-    span_steps,
     spans_decade,
-    thinned,
     with_smooth,
 )
 from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number
+from matsci_hpc.analysis.speed_figures import speed_charts
 from matsci_hpc.analysis.words import BASELINE_OF, LOWER_IS_BETTER, MEASURES, number, percent
-
-TIME_PARTS = {
-    "compute_time_s": ("compute", BLUE),
-    "comm_time_s": ("communication", ORANGE),
-    "data_time_s": ("waiting for data", VERMILION),
-    "optimizer_time_s": ("optimiser", GREEN),
-    "other_time_s": ("other", GREY),
-}
-"""Where a step's time goes: label and colour of each key."""
-
-TRAINING, HELD_OUT, SPEED = "Training", "Held-out data", "Speed and balance"
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One figure of the report with the words around it."""
-
-    section: str
-    title: str
-    caption: str
-    figure: Record
-    wide: bool = False
-    height: int = 280
 
 
 def charts(run: Run) -> list[Chart]:
@@ -64,11 +38,7 @@ def charts(run: Run) -> list[Chart]:
         _gradient_norm(run, steps),
         *_held_out(run),
         *_per_class(run),
-        _time_parts(run, steps),
-        _throughput(run, steps, "graphs"),
-        _throughput(run, steps, "edges"),
-        _imbalance(run, steps),
-        _memory(run, steps),
+        *speed_charts(run, steps),
     ]
     return [chart for chart in made if chart is not None]
 
@@ -227,68 +197,3 @@ def _class_bars(rows: list[tuple[str, float, float | None]]) -> Record:
         },
     }
     return figure
-
-
-def _time_parts(run: Run, steps: list[int]) -> Chart | None:
-    figure = empty_figure(restarts=run.restarts, legend=True)
-    total_ms = [0.0] * len(steps)
-    for key, (name, color) in TIME_PARTS.items():
-        values_ms = [None if value is None else 1e3 * value for value in run.series(key)]
-        if not any_value(values_ms):
-            continue
-        total_ms = [before + (value or 0.0) for before, value in zip(total_ms, values_ms, strict=True)]
-        x, y = thinned(steps, values_ms)
-        trace: Record = {"name": name, "x": x, "y": y, "hovertemplate": "%{y:.3g} ms"}
-        if len(x) < 3:
-            trace |= {"type": "bar", "marker": {"color": color}}
-        else:
-            trace |= {"type": "scatter", "mode": "lines", "stackgroup": "parts", "fillcolor": color}
-            trace |= {"line": {"width": 0.5, "color": color}}
-        figure["data"].append(trace)
-    if not figure["data"]:
-        return None
-    figure["layout"]["barmode"] = "stack"
-    if len(steps) >= 3:
-        span_steps(figure, steps[-1])
-    caption = "Milliseconds of a step, mean over ranks"
-    # The first steps of a life (allocation, kernel choice) can be a hundred times slower than the rest.
-    if len(total_ms) >= 10 and max(total_ms) > 4 * median(total_ms) > 0:
-        top = 1.5 * sorted(total_ms)[int(0.95 * (len(total_ms) - 1))]
-        if top < max(total_ms):
-            figure["layout"]["yaxis"]["range"] = [0, top]
-            caption += f"; the axis is cut, the slowest step took {number(max(total_ms), 3)} ms"
-    return Chart(SPEED, "Where a step's time goes", caption, figure, wide=True, height=320)
-
-
-def _throughput(run: Run, steps: list[int], what: str) -> Chart | None:
-    values = run.series(f"{what}_per_s")
-    if not any_value(values):
-        return None
-    figure = line_figure(with_smooth(what, steps, values), restarts=run.restarts, from_zero=True)
-    return Chart(SPEED, f"{what.capitalize()} per second", "All ranks together, by the clock on the wall", figure)
-
-
-def _imbalance(run: Run, steps: list[int]) -> Chart | None:
-    ratio = [
-        slowest / average if slowest is not None and average else None
-        for slowest, average in zip(run.series("step_time_s"), run.series("step_time_mean_s"), strict=True)
-    ]
-    found = [
-        Line("step time", steps, ratio, VERMILION),
-        Line("predicted cost", steps, run.series("cost_imbalance"), BLUE),
-    ]
-    lines = [line for line in found if any_value(line.y)]
-    if not lines:
-        return None
-    caption = "Largest over mean of the ranks; 1 is perfect balance"
-    figure = line_figure(lines, restarts=run.restarts)
-    figure["layout"]["yaxis"]["autorangeoptions"] = {"include": 1}
-    return Chart(SPEED, "Load imbalance", caption, figure)
-
-
-def _memory(run: Run, steps: list[int]) -> Chart | None:
-    values_gb = [None if value is None else value / 1e9 for value in run.series("memory_bytes")]
-    if not any_value(values_gb):
-        return None
-    figure = line_figure([Line("memory", steps, values_gb, PURPLE)], restarts=run.restarts, from_zero=True)
-    return Chart(SPEED, "Memory", "GB in the largest rank, without mapped shards, which ranks share", figure)

@@ -28,6 +28,8 @@ class Run:
     """The valid metrics lines, by rising step."""
     evaluations: list[Record]
     """By rising step; the splits of one step in the order they were written."""
+    ranks: list[Record]
+    """The valid lines of ranks.jsonl, by rising step."""
     unreadable: int
     """Damaged lines that are not the torn end of a file."""
     complete: bool
@@ -79,6 +81,7 @@ def read_run(run_dir: Path) -> Run:
     config_text = (run_dir / "config.yaml").read_text(encoding="utf-8", errors="replace")
     metrics, damaged_metrics = read_lines(run_dir / "metrics.jsonl")
     evaluations, damaged_evaluations = read_lines(run_dir / "evaluations.jsonl")
+    ranks, damaged_ranks = read_lines(run_dir / "ranks.jsonl")
     provenance = _read_json(run_dir / "provenance.json")
     data = _read_json(run_dir / "data.json")
     return Run(
@@ -89,7 +92,8 @@ def read_run(run_dir: Path) -> Run:
         data=[entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else [],
         steps=valid_steps(metrics),
         evaluations=valid_evaluations(evaluations, metrics),
-        unreadable=damaged_metrics + damaged_evaluations,
+        ranks=[line for line in valid_steps(ranks) if is_of_ranks(line)],
+        unreadable=damaged_metrics + damaged_evaluations + damaged_ranks,
         complete=(run_dir / "DONE").exists(),
     )
 
@@ -123,13 +127,16 @@ def valid_steps(lines: Iterable[Record]) -> list[Record]:
     """Keep the lines that belong to the run's history, by rising step.
 
     The last line of a step counts. A new life starts from a checkpoint, so its first line also takes back
-    what earlier lives logged beyond it: those steps are not in the model, and may never be reached again.
+    what earlier lives logged beyond it: those steps are not in the model, and may never be reached again. A line
+    that is about several steps, as those of ranks.jsonl, says by `first_step` where it begins.
     """
     kept: dict[int, Record] = {}
     life: Any = None
     for line in lines:
         if _life(line) != life:
-            kept = {step: earlier for step, earlier in kept.items() if step < line["step"]}
+            first = line.get("first_step")
+            begin = first if type(first) is int else line["step"]
+            kept = {step: earlier for step, earlier in kept.items() if step < begin}
             life = _life(line)
         kept[line["step"]] = line
     return [kept[step] for step in sorted(kept)]
@@ -153,6 +160,18 @@ def valid_evaluations(lines: Iterable[Record], metrics: Iterable[Record] = ()) -
         kept.pop(key, None)
         kept[key] = line
     return sorted(kept.values(), key=lambda line: int(line["step"]))
+
+
+RANK_SERIES = ("data_time_s", "forward_time_s", "backward_time_s", "comm_time_s", "optimizer_time_s", "step_time_s")
+"""Seconds per step of each rank, in a line of ranks.jsonl."""
+
+
+def is_of_ranks(line: Record) -> bool:
+    """Whether a line of ranks.jsonl holds the times of as many ranks in every one of its series."""
+    series = [line.get(key) for key in RANK_SERIES]
+    lists = [each for each in series if isinstance(each, list)]
+    numbers = all(as_number(value) is not None for each in lists for value in each)
+    return len(lists) == len(series) and len({len(each) for each in lists}) == 1 and numbers
 
 
 def as_number(value: Any) -> float | None:
@@ -185,6 +204,18 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError):
         return None
+
+
+def read_config(path: Path) -> Record:
+    """The resolved config of a run.
+
+    Raises:
+        UserInputError: it cannot be read, or is none.
+    """
+    try:
+        return _parse_config(path.read_text(encoding="utf-8", errors="replace"), path)
+    except OSError as error:
+        raise UserInputError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _parse_config(text: str, path: Path) -> Record:

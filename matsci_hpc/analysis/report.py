@@ -7,8 +7,10 @@ from statistics import fmean, median
 
 from matsci_hpc import __version__
 from matsci_hpc.analysis import words
-from matsci_hpc.analysis.figures import TIME_PARTS, charts, held_out_splits, metric
+from matsci_hpc.analysis.figures import charts, held_out_splits, metric
 from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number, read_run
+from matsci_hpc.analysis.speed_figures import time_parts
+from matsci_hpc.analysis.stragglers import straggler_rows
 from matsci_hpc.whole_files import write_atomic
 
 
@@ -59,6 +61,7 @@ def render(run: Run) -> str:
         metric_tables=metric_tables(run),
         times=step_times(run),
         waiting=waiting_for_slowest(run),
+        stragglers=straggler_rows(run),
         sections=[
             (section, [(name, chart) for name, chart in drawn.items() if chart.section == section])
             for section in dict.fromkeys(chart.section for chart in drawn.values())
@@ -107,8 +110,22 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
             f"mean of {len(tail)} lines" if len(tail) > 1 else "",
         ),
         ("peak memory", words.size(max(memory, default=None)), "largest rank"),
+        *_energy(run),
     ]
     return [(name, value, remark if value != words.MISSING else "") for name, value, remark in found]
+
+
+def _energy(run: Run) -> list[tuple[str, str, str]]:
+    """Energy of all steps on record, where a counter was read: those of lives that were taken back are not in it."""
+    found = []
+    for key, name in (("cpu_energy_j", "processors"), ("gpu_energy_j", "GPUs")):
+        pairs = zip(run.series(key), run.series("samples_seen"), strict=True)
+        known = [(joules, seen) for joules, seen in pairs if joules is not None]
+        if known:
+            total_j, seen = sum(joules for joules, _ in known), known[-1][1]
+            each = f"{words.number(total_j / seen, 3)} J per graph" if seen else ""
+            found.append((f"energy of {name}", words.energy(total_j), each))
+    return found
 
 
 def notes(run: Run) -> list[str]:
@@ -170,7 +187,7 @@ def _metric_row(lines: list[Record], target: str, key: str, last: float) -> Reco
 def step_times(run: Run) -> list[Record]:
     """Mean time of each part of a step and its share, the largest parts being what to work on."""
     means: list[Record] = []
-    for key, (name, color) in TIME_PARTS.items():
+    for key, (name, color) in time_parts(run).items():
         values = [value for value in run.series(key) if value is not None]
         if values:
             means.append({"name": name, "color": color, "time_s": fmean(values)})

@@ -86,6 +86,11 @@ def size(size_bytes: float | None) -> str:
     return f"{size_bytes:.0f}{GAP}bytes"
 
 
+def energy(joules: float) -> str:
+    """Format energy in joules, from 0.1 kWh on in kWh (1 kWh = 3.6 MJ)."""
+    return f"{number(joules, 3)}{GAP}J" if joules < 3.6e5 else f"{number(joules / 3.6e6, 3)}{GAP}kWh"
+
+
 def value_text(value: Any) -> str:
     """Format any JSON value on one line."""
     if value is None:

@@ -19,6 +19,7 @@ from matsci_hpc.config.dynamics import Average, Dynamics, Spikes
 from matsci_hpc.config.generated import GeneratedSymmetry, Reach
 from matsci_hpc.config.job import JobRequest
 from matsci_hpc.config.model import Egnn, Model
+from matsci_hpc.config.records import Records
 
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -353,6 +354,7 @@ class TrainConfig(Section):
     job: JobRequest = JobRequest()
     log_every: PositiveInt = 10
     """Steps between lines in metrics.jsonl."""
+    records: Records = Records()
     record_samples: bool = False
     """Write to RUN_DIR/samples which samples each rank trains on in each step; a line per rank and step. The numbers
     count the samples of all data sets from 0, in the order of `data.train` and of the index, one data set after the

@@ -1,7 +1,9 @@
 """Which device a rank computes on: the processor, or one of the GPUs that torch sees."""
 
 import os
+import time
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -90,6 +92,20 @@ def finish_work(kind: str) -> None:
     """Wait until the device has done what it was given, so that the time until now is that of the work."""
     if kind != "cpu":
         torch.get_device_module(kind).synchronize()
+
+
+def mark(kind: str) -> Any:
+    """A moment in the work of the device: for a GPU when it comes to what it is given next, else now."""
+    if kind == "cpu":
+        return time.perf_counter()
+    event = torch.get_device_module(kind).Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(first: Any, last: Any) -> float:
+    """Time between two marks; of a GPU once `finish_work` has waited for both."""
+    return float(last - first) if isinstance(first, float) else 1e-3 * float(first.elapsed_time(last))
 
 
 def peak_device_bytes(kind: str) -> int:

@@ -43,6 +43,17 @@ def on_every(comm: Communicator, work: Callable[[], T]) -> T:
     raise RankError(comm.rank, f"failed, rank 0 did not: {outcome}")
 
 
+TEXT_BYTES = 256
+
+
+def texts_of_all(comm: Communicator, text: str) -> list[str]:
+    """A short text of every rank, by rank, cut off after `TEXT_BYTES`; collective."""
+    own = text.encode(errors="replace")[:TEXT_BYTES]
+    message = torch.zeros(TEXT_BYTES, dtype=torch.uint8)
+    message[: len(own)] = torch.tensor(list(own), dtype=torch.uint8)
+    return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in comm.all_gather(message).tolist()]
+
+
 TURN_S = 1.0
 """Seconds of work between two looks at how the others fare."""
 _MESSAGE_BYTES = 2048

@@ -16,11 +16,11 @@ from matsci_hpc.loading.loader import Loader, StepWork
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import Plan
 from matsci_hpc.parallel.communicator import open_communicator
-from matsci_hpc.parallel.device import peak_device_bytes, take_device
+from matsci_hpc.parallel.device import take_device
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.staging.stage import staged
-from matsci_hpc.telemetry.recorder import StepClock, gather_interval
+from matsci_hpc.telemetry.clock import StepClock
 from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
 from matsci_hpc.training.evaluation import evaluate
@@ -191,9 +191,8 @@ class Trainer:
         state.samples_seen += work.graphs
         state.time_s = time.monotonic() - self._start_s
         if state.step % run.config.log_every == 0 or state.step == run.config.steps or stops:
-            interval = gather_interval(self.clock, run.comm, peak_device_bytes(run.device.type))
+            self.records.log_step(work, found, self.clock)
             self.clock.reset()
-            self.records.log_step(work, found, interval)
         return stops
 
     def _evaluation_is_due(self) -> bool:

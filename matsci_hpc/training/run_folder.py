@@ -25,6 +25,7 @@ class RunFolder:
         provenance: who, when, where, of the newest life; earlier lives in short.
         data: which data sets it learns from.
         metrics: one line per logged step.
+        ranks: what each rank did, a line for one or more of these steps.
         evaluations: one line per evaluation.
         dynamics: what the optimiser does to the model; one line per recorded step.
         checkpoints: folder of the checkpoints.
@@ -40,6 +41,7 @@ class RunFolder:
         self.provenance = path / "provenance.json"
         self.data = path / "data.json"
         self.metrics = path / "metrics.jsonl"
+        self.ranks = path / "ranks.jsonl"
         self.evaluations = path / "evaluations.jsonl"
         self.dynamics = path / "dynamics.jsonl"
         self.checkpoints = path / "checkpoints"
@@ -116,8 +118,8 @@ def open_run(
     return life, 0
 
 
-def note_origin(run: RunFolder, origin: dict[str, Any]) -> None:
-    """Keep in the provenance where the encoder of a run that begins came from; on rank 0, after `open_run`.
+def note_in_provenance(run: RunFolder, more: dict[str, Any]) -> None:
+    """Add to the provenance of this life what is known only after `open_run`; on rank 0.
 
     Raises:
         UserInputError, MachineError: it cannot be written.
@@ -126,7 +128,7 @@ def note_origin(run: RunFolder, origin: dict[str, Any]) -> None:
         record = json.loads(run.provenance.read_text(encoding="utf-8"))
     except OSError as error:
         raise output_error(run.provenance, error) from None
-    write_atomic(run.provenance, _json(record | {"init_from": origin}))
+    write_atomic(run.provenance, _json(record | more))
 
 
 def complete_run(run: RunFolder, result: bytes) -> None:
@@ -154,7 +156,7 @@ def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:
 
 
 def _noted_origin(provenance: Path) -> dict[str, Any]:
-    """What `note_origin` noted in a life before."""
+    """Where the encoder that the run began with came from, as a life before noted it."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return {"init_from": json.loads(provenance.read_text(encoding="utf-8"))["init_from"]}
     return {}
@@ -163,7 +165,10 @@ def _noted_origin(provenance: Path) -> dict[str, Any]:
 def _earlier_lives(provenance: Path, metrics: Path) -> tuple[int, list[dict[str, Any]]]:
     try:
         record = json.loads(provenance.read_text(encoding="utf-8"))
-        short = {key: record.get(key) for key in ("time", "host", "ranks", "backend", "matsci_hpc", "git", "changes")}
+        short = {
+            key: record.get(key)
+            for key in ("time", "host", "hosts", "ranks", "backend", "matsci_hpc", "git", "changes")
+        }
         return int(record["life"]) + 1, [*record.get("earlier_lives", []), short]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return _lives_in(metrics), []

@@ -23,7 +23,7 @@ from matsci_hpc.training.course import Course
 from matsci_hpc.training.initial_encoder import choose_origin, load_encoder
 from matsci_hpc.training.optimization import build_optimizer
 from matsci_hpc.training.precision import Precision
-from matsci_hpc.training.run_folder import RunFolder, note_origin
+from matsci_hpc.training.run_folder import RunFolder, note_in_provenance
 from matsci_hpc.training.run_state import RunState
 from matsci_hpc.training.tasks import Task, build_tasks
 from matsci_hpc.training.weight_average import WeightAverage
@@ -152,7 +152,7 @@ def resume(run: Run) -> None:
 def _origin(run: Run, init_from: Path) -> str:
     """The checkpoint whose encoder a run begins with, noted and said."""
     origin = choose_origin(init_from, run.config.model)
-    note_origin(run.folder, origin.to_json())
+    note_in_provenance(run.folder, {"init_from": origin.to_json()})
     print(f"{run.config.run_dir}: begins with the encoder of {origin.path}", flush=True)
     return origin.path
 

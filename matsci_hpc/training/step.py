@@ -10,11 +10,11 @@ import torch
 
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.loader import StepWork
-from matsci_hpc.parallel.device import finish_work
+from matsci_hpc.parallel.device import finish_work, mark, seconds_between
 from matsci_hpc.parallel.exchange import GradientExchange
 from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.parallel.tree import TreeSum
-from matsci_hpc.telemetry.recorder import StepClock
+from matsci_hpc.telemetry.clock import StepClock
 from matsci_hpc.training.clipping import ClipBound
 from matsci_hpc.training.dynamics_records import DynamicsRecords
 from matsci_hpc.training.fitted_cost import FittedCost
@@ -72,6 +72,7 @@ class Stepper:
         self._bound = ClipBound(run.config.optimizer)
         run.course.attach("clipping", self._bound)
         self._stop_requested = stop_requested
+        self._forward: list[tuple[Any, Any]] = []  # begin and end of each forward pass of the step
 
     def take(self, work: StepWork) -> tuple[dict[str, Any], bool]:
         """Take a step; collective.
@@ -94,7 +95,7 @@ class Stepper:
         self.exchange.measures = self._noise.active and len(work.share_parts) == 1
         sums = self._backward(work, sends=True)
         finish_work(run.precision.device)
-        self.clock.lap("compute")
+        self.clock.lap_compute(sum(seconds_between(*each) for each in self._forward))
         activity.at("communication")
         self.exchange.finish(sums)
         self.clock.lap("comm")
@@ -141,6 +142,7 @@ class Stepper:
             work: of the step.
             sends: whether gradients set out to the other ranks as soon as they are whole.
         """
+        self._forward.clear()
         start_s = time.perf_counter()
         if len(work.share_parts) == 1:
             values = self._share(work, work.batches, sends=sends)
@@ -163,13 +165,16 @@ class Stepper:
     def _share(self, work: StepWork, batches: list[Batch], *, sends: bool) -> torch.Tensor:
         """Accumulate the gradients of one rank's share; its part of each loss, float64 [targets]."""
         run = self.run
+        kind = run.device.type
         self.gradients.zero()
         values = dict.fromkeys((task.name for task in run.tasks), 0.0)
         for number, part in enumerate(batches, 1):  # none where a rank has nothing to do in a small step
+            begin = mark(kind)
             batch = run.precision.cast(part)
             before = self.gradients.buffer.clone() if self._noise.splits(work) else None
             losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
             total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
+            self._forward.append((begin, mark(kind)))
             if total.requires_grad:
                 whole = sends and number == len(batches)
                 with self.exchange.sending() if whole else nullcontext():

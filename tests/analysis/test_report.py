@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 
 import plotly.graph_objects
 import pytest
-from run_dirs import EVIL, evaluation_line, metrics_line, write_lines, write_run
+from run_dirs import EVIL, evaluation_line, metrics_line, ranks_line, straggler, write_lines, write_run
 
 from matsci_hpc.analysis.figures import charts
 from matsci_hpc.analysis.records import read_lines, read_run, valid_evaluations, valid_steps
-from matsci_hpc.analysis.report import notes, state, write_report
+from matsci_hpc.analysis.report import notes, state, step_times, write_report
 from matsci_hpc.errors import UserInputError
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
@@ -53,7 +53,7 @@ def evil(tmp_path_factory):
     with (run_dir / "config.yaml").open("a") as config:
         config.write(f"# {EVIL}\n")
     with (run_dir / "metrics.jsonl").open("a") as records:
-        line = metrics_line(505, life=EVIL)
+        line = {**metrics_line(505, life=EVIL), "stragglers": [straggler(host=EVIL), EVIL, {"rank": EVIL}, {}]}
         records.write(json.dumps({**line, "ranks": EVIL, "lr": EVIL, EVIL: EVIL, "losses": {EVIL: 0.3}}) + "\n")
     return run_dir
 
@@ -130,6 +130,9 @@ def test_report_says_how_good_the_model_is_and_where_time_goes(demo):
         "datasets/symmetry_dev 20 000 train: 16000, val: 2000, test: 2000",
         "EPYC 7763",
         "log_every: 5",
+        "forward",
+        "3 node017 slower node 10 % 1.50 2 50 to 500",
+        "energy of processors 10 800 J 0.33",
     ):
         assert expected in page.text
     titles = {chart.title for chart in charts(read_run(demo))}
@@ -147,7 +150,43 @@ def test_report_says_how_good_the_model_is_and_where_time_goes(demo):
         "Memory",
         "Accuracy by class",
         "band_gap",
+        "Power",
+        "Ranks",
     }
+
+
+def test_a_run_of_an_earlier_version_shows_computing_as_a_whole(tmp_path):
+    run_dir = write_run(tmp_path / "run", lives=1)
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        for key in ("forward_time_s", "backward_time_s", "cpu_energy_j", "stragglers"):
+            del line[key]
+    write_lines(run_dir / "metrics.jsonl", lines)
+    (run_dir / "ranks.jsonl").unlink()
+    parts = {part["name"]: part["time_s"] for part in step_times(read_run(run_dir))}
+    assert "forward" not in parts
+    assert parts["compute"] > parts["communication"]
+    assert not {"Power", "Ranks"} & {chart.title for chart in charts(read_run(run_dir))}
+    assert "kept the others waiting" not in Page(write_report(run_dir).read_text(encoding="utf-8")).text
+
+
+def test_the_map_of_ranks_shows_which_one_is_slow(demo):
+    (chart,) = [chart for chart in charts(read_run(demo)) if chart.title == "Ranks"]
+    (data,) = chart.figure["data"]
+    assert [row[0] for row in data["z"]] == [1.0, 1.0, 1.0, 1.5]
+    assert data["x"] == list(range(5, 501, 5))
+
+
+def test_lines_about_several_steps_are_taken_back_from_where_they_begin():
+    lines = [ranks_line(20, steps=10), ranks_line(30, steps=10), ranks_line(26, steps=4, life=1)]
+    assert [(line["first_step"], line["step"]) for line in valid_steps(lines)] == [(11, 20), (23, 26)]
+
+
+def test_damaged_lines_of_ranks_are_left_out(tmp_path):
+    run_dir = write_run(tmp_path / "run", lives=1, steps=20)
+    odd = [{"step": 25}, ranks_line(30) | {"comm_time_s": [1.0]}, ranks_line(35) | {"data_time_s": ["a"] * 4}]
+    write_lines(run_dir / "ranks.jsonl", [ranks_line(5), *odd])
+    assert [line["step"] for line in read_run(run_dir).ranks] == [5]
 
 
 def test_report_replaces_the_old_one_and_leaves_nothing_else(demo):

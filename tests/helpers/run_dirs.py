@@ -64,6 +64,8 @@ def metrics_line(step, *, life=0, target="point_group", noise=None, steps=500, t
         "step_time_mean_s": parts,
         "step_time_min_s": parts * 0.97,
         "data_time_s": data,
+        "forward_time_s": 0.4 * compute,
+        "backward_time_s": 0.6 * compute,
         "compute_time_s": compute,
         "comm_time_s": comm,
         "optimizer_time_s": 0.006,
@@ -73,6 +75,35 @@ def metrics_line(step, *, life=0, target="point_group", noise=None, steps=500, t
         "atoms_per_s": atoms / (parts * 1.04),
         "edges_per_s": edges / (parts * 1.04),
         "memory_bytes": int(1.1e9 + 2e8 * (1 - math.exp(-step / 80))),
+        "cpu_energy_j": 180.0 * 5 * time_per_step_s,
+        "energy_nodes": 1,
+        "straggler_count": int(step % 50 == 0),
+        "stragglers": [straggler(step // 50 % 3)] if step % 50 == 0 else [],
+    }
+
+
+def straggler(intervals=1, host="node017"):
+    """One of the ranks named in a metrics line."""
+    return {"rank": 3, "host": host, "ratio": 1.5, "reason": "node", "intervals": intervals}
+
+
+def ranks_line(step, *, life=0, ranks=4, steps=5):
+    """One line of ranks.jsonl; the last rank is the slow one."""
+    slow = [1.0] * (ranks - 1) + [1.5]
+    parts = {"data": 0.004, "forward": 0.03, "backward": 0.05, "comm": 0.02, "optimizer": 0.006}
+    times = {f"{part}_time_s": [time_s * each for each in slow] for part, time_s in parts.items()}
+    return {
+        "step": step,
+        "first_step": step - steps + 1,
+        "life": life,
+        "steps": steps,
+        **times,
+        "step_time_s": [0.12] * ranks,
+        "graphs": [16 * steps] * ranks,
+        "atoms": [400 * steps] * ranks,
+        "edges": [12000 * steps] * ranks,
+        "predicted_cost": [24000.0] * ranks,
+        "memory_bytes": [1100000000] * ranks,
     }
 
 
@@ -161,6 +192,7 @@ def write_run(
     config = CONFIG.format(name=folder.name, steps=steps, log_every=log_every, target=json.dumps(target))
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     write_lines(folder / "metrics.jsonl", lines)
+    write_lines(folder / "ranks.jsonl", [ranks_line(line["step"], life=line["life"]) for line in lines])
     write_lines(folder / "evaluations.jsonl", evaluations)
     (folder / "provenance.json").write_text(json.dumps(provenance or PROVENANCE), encoding="utf-8")
     (folder / "data.json").write_text(json.dumps(data_sets(data_set)), encoding="utf-8")

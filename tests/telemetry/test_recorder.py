@@ -1,12 +1,10 @@
 import json
 import resource
-from types import SimpleNamespace
 
 import pytest
 
-from matsci_hpc.parallel.communicator import SingleProcess
 from matsci_hpc.telemetry import recorder
-from matsci_hpc.telemetry.recorder import JsonLines, StepClock, gather_interval
+from matsci_hpc.telemetry.recorder import JsonLines
 
 
 def test_a_line_that_a_crash_tore_does_not_spoil_the_next(tmp_path):
@@ -57,21 +55,3 @@ def test_what_is_kept_is_bounded_and_what_is_lost_is_said(tmp_path, file_size_li
     lines.close()
     assert steps_in(path) == [3, 4, 5]
     assert "2 lines are lost" in capsys.readouterr().err
-
-
-def test_rates_count_every_step_of_the_interval():
-    clock = StepClock()
-    for atoms in (10, 30):
-        clock.start()
-        clock.lap("compute")
-        clock.stop(SimpleNamespace(graphs=2, atoms=atoms, edges=5 * atoms, cost_imbalance=1.5))
-    interval = gather_interval(clock, SingleProcess())
-    time_s = 2 * interval["step_time_s"]
-    assert interval["graphs_per_s"] * time_s == pytest.approx(4)
-    assert interval["atoms_per_s"] * time_s == pytest.approx(40)
-    assert interval["edges_per_s"] * time_s == pytest.approx(200)
-    assert interval["cost_imbalance"] == 1.5
-    assert "device_memory_bytes" not in interval
-    assert gather_interval(clock, SingleProcess(), 123)["device_memory_bytes"] == 123
-    clock.reset()
-    assert clock.steps == clock.graphs == clock.edges == clock.total_s == 0

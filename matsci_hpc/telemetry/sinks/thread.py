@@ -1,0 +1,69 @@
+"""A sink that is written to by a thread, so that no step waits for it and none of its failures ends the run."""
+
+import queue
+import sys
+import threading
+from collections.abc import Callable
+
+from matsci_hpc.telemetry.sinks.sink import Numbers, Sink
+
+MAX_WAITING = 10_000
+"""Lines that wait for a slow sink at most."""
+CLOSE_WITHIN_S = 30.0
+
+
+class SinkThread:
+    """Opens a sink and writes to it, in the order of the calls.
+
+    Args:
+        name: of the sink.
+        opener: opens it.
+    """
+
+    def __init__(self, name: str, opener: Callable[[], Sink]) -> None:
+        self._name = name
+        self._opener = opener
+        self._lines: queue.Queue[tuple[int, Numbers] | None] = queue.Queue(MAX_WAITING)
+        self._failed = False
+        # A daemon: a sink that hangs must not keep a rank that is done.
+        self._thread = threading.Thread(target=self._run, name=f"sink {name}", daemon=True)
+        self._thread.start()
+
+    def write(self, step: int, numbers: Numbers) -> None:
+        """Hand over the numbers of a step; dropped once the sink has failed."""
+        if self._failed:
+            return
+        try:
+            self._lines.put_nowait((step, numbers))
+        except queue.Full:
+            self._fail(f"it has not taken {MAX_WAITING:,} lines")
+
+    def close(self) -> None:
+        """Wait until everything is written, for `CLOSE_WITHIN_S` at most."""
+        if not self._failed:
+            self._lines.put(None)
+            self._thread.join(CLOSE_WITHIN_S)
+            if self._thread.is_alive():
+                self._fail(f"it has not ended within {CLOSE_WITHIN_S:g} s")
+
+    def _run(self) -> None:
+        try:
+            sink = self._opener()
+            while (line := self._lines.get()) is not None and not self._failed:
+                sink.write(*line)
+            sink.close()
+        except ImportError:
+            self._fail(f"its package is not installed: pip install 'matsci-hpc[{self._name}]'")
+        except BaseException as error:  # noqa: BLE001 - whatever another program does, the run goes on
+            self._fail(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+    def _fail(self, why: str) -> None:
+        """Say it once, and drop what follows."""
+        if not self._failed:
+            self._failed = True
+            print(
+                f"matsci-hpc: warning: records.sinks: {self._name}: {why}; training goes on without this log, "
+                "metrics.jsonl has everything",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,96 @@
+"""The files of records that rank 0 writes for the whole run, and the logs of other programs beside them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matsci_hpc.telemetry.interval import Interval, Values
+from matsci_hpc.telemetry.rank_lines import RankLines, intervals_per_line
+from matsci_hpc.telemetry.recorder import JsonLines
+from matsci_hpc.telemetry.sinks.opening import open_sinks
+from matsci_hpc.telemetry.sinks.sink import TRAINING, Origin, numbers_of
+from matsci_hpc.telemetry.stragglers import NAMED, StragglerWatch
+from matsci_hpc.training.setup import Run
+
+PLACE = {"step", "life"}
+"""Keys of a line that say where it belongs and are no results."""
+
+
+class RunFiles:
+    """metrics.jsonl, evaluations.jsonl, ranks.jsonl, and the sinks.
+
+    Args:
+        run: its folder, config and state.
+        life: number of this life, from 0.
+        hosts: of each rank.
+
+    Attributes:
+        watch: follows the stragglers.
+    """
+
+    def __init__(self, run: Run, life: int, hosts: Sequence[str]) -> None:
+        records, folder, ranks = run.config.records, run.folder, run.comm.size
+        self.watch = StragglerWatch(hosts, records.straggler_ratio)
+        # Read before anything is appended: what the lives before have written.
+        written, evaluated = (last_step(path) if records.sinks else 0 for path in (folder.metrics, folder.evaluations))
+        origin = Origin(folder.path, run.state.step, written, evaluated, run.config_text)
+        self._metrics = JsonLines(folder.metrics)
+        self._evaluations = JsonLines(folder.evaluations)
+        self._ranks: JsonLines | None = None
+        if records.ranks_mb:
+            self._ranks = JsonLines(folder.ranks)
+            every = run.config.log_every
+            self._rank_lines = RankLines(
+                intervals_per_line(run.config.steps, every, ranks, records.ranks_mb), every, life
+            )
+        self._sinks = open_sinks(records.sinks, origin)
+
+    def add_metrics(self, line: dict[str, Any]) -> None:
+        """Add a line of metrics; of its stragglers, the slowest are named and all are counted."""
+        stragglers = line.pop("stragglers")
+        line |= {"straggler_count": len(stragglers), "stragglers": stragglers[:NAMED]}
+        self._metrics.append(line)
+        self._send(TRAINING, line)
+
+    def add_evaluation(self, line: dict[str, Any]) -> None:
+        """Add a line of evaluations."""
+        self._evaluations.append(line)
+        known = {key: value for key, value in line.items() if key not in {"metrics", "per_class"}}
+        self._send(str(line["split"]), known | line["metrics"])
+
+    def add_ranks(self, step: int, interval: Interval, cost: Values) -> None:
+        """Add an interval to the record of every rank."""
+        if self._ranks is not None and (line := self._rank_lines.add(step, interval, cost)) is not None:
+            self._ranks.append(line)
+
+    def close(self) -> None:
+        """See to it that everything is on disk; errors as of `JsonLines.close`."""
+        if self._ranks is not None and (line := self._rank_lines.end()) is not None:
+            self._ranks.append(line)
+        for lines in (self._metrics, self._evaluations, self._ranks):
+            if lines is not None:
+                lines.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def _send(self, prefix: str, line: dict[str, Any]) -> None:
+        if self._sinks:
+            numbers = numbers_of({key: value for key, value in line.items() if key not in PLACE}, prefix)
+            for sink in self._sinks:
+                sink.write(line["step"], numbers)
+
+
+def last_step(path: Path) -> int:
+    """The largest step in a file of records, 0 if there is none."""
+    found = 0
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        try:
+            found = max(found, int(json.loads(line)["step"]))
+        except (ValueError, KeyError, TypeError):  # torn by a crash
+            continue
+    return found
