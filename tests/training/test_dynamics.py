@@ -47,7 +47,7 @@ def test_a_line_holds_what_the_step_did_to_every_layer(train, lines):
     assert line["noise"]["parts"] == 3
     assert sum(each is not None for each in line["autocorrelation"]) == 8
     # Adam's first step has r = -1 or 1 wherever there is a gradient; later ones have not.
-    shares = [each["groups"]["encoder.layers.0"]["ratio"]["share_beyond"] for each in found]
+    shares = [each["groups"]["encoder.layers.1"]["ratio"]["share_beyond"] for each in found]
     assert shares[0] > 0.9
     assert shares[19] < 0.5
 
