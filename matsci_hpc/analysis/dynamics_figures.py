@@ -89,7 +89,8 @@ def _spikes(run: Run) -> Chart | None:
     last = max([run.last_step, *(int(line["step"]) for line in run.spikes)])
     span_steps(figure, last)
     shown = ", ".join(number(line["step"]) for line in run.spikes[:8]) + (", ..." if len(run.spikes) > 8 else "")
-    caption = f"{len(run.spikes)} spikes, at step {shown}; large points, with the steps before them"
+    many = "spike" if len(run.spikes) == 1 else "spikes"
+    caption = f"{len(run.spikes)} {many}, at step {shown}; large points, with the steps before them"
     if run.rollbacks:
         steps = ", ".join(f"{number(each.get('spike_step'))} to {number(each['step'])}" for each in run.rollbacks[:8])
         caption += f"; rolled back from step {steps}"
