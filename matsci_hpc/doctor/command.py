@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from matsci_hpc.doctor.cpu import cpu_findings
+from matsci_hpc.doctor.energy import energy_findings
 from matsci_hpc.doctor.fabric import fabric_findings
 from matsci_hpc.doctor.files import file_findings
 from matsci_hpc.doctor.gpu import gpu_findings
@@ -47,6 +48,7 @@ def doctor(path: Path | None, *, as_json: bool) -> int:
         ("packages", package_findings),
         ("CPU", cpu_findings),
         ("GPU", gpu_findings),
+        ("energy", energy_findings),
         ("MPI", lambda: mpi_findings(alone=info.size == 1)),
         ("network", fabric_findings),
         ("ranks", lambda: rank_findings(ranks, info)),

@@ -53,6 +53,10 @@ PACKAGES = (
     Package("submitit", "submitit", "submit --via submitit; without it job scripts"),
     Package("horovod", "horovod.torch", "backend horovod; without it gloo"),
     Package("triton", "triton", "torch.compile on a GPU; without it the CPU only"),
+    Package("tensorboard", "", "records.sinks: tensorboard; without it metrics.jsonl alone"),
+    Package("wandb", "", "records.sinks: wandb; without it metrics.jsonl alone"),
+    Package("mlflow-skinny", "", "records.sinks: mlflow; without it metrics.jsonl alone"),
+    Package("nvidia-ml-py", "", "energy of GPUs of NVIDIA; without it that of processors alone"),
     Package("torch_geometric", "torch_geometric", "converters; without it our own batches"),
     Package(
         "dgl",

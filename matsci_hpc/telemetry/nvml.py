@@ -21,6 +21,23 @@ def gpu_uuid(device: torch.device) -> str:
     return f"GPU-{uuid}"
 
 
+def open_nvml() -> Any:
+    """The package, ready for use.
+
+    Raises:
+        OSError: it is not installed, or there is no driver; it says so in words.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        raise OSError("needs the package nvidia-ml-py: pip install 'matsci-hpc[nvml]'") from None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise OSError(f"NVML: {error}") from None
+    return pynvml
+
+
 class GpuEnergy:
     """Adds up the energy of one GPU.
 
@@ -35,16 +52,11 @@ class GpuEnergy:
     """
 
     def __init__(self, uuid: str) -> None:
+        self._nvml = open_nvml()
         try:
-            import pynvml
-        except ImportError:
-            raise OSError("needs the package nvidia-ml-py: pip install 'matsci-hpc[nvml]'") from None
-        self._nvml: Any = pynvml
-        try:
-            pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid.encode())
-            self.name = str(pynvml.nvmlDeviceGetName(self._handle))
-        except pynvml.NVMLError as error:
+            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid.encode())
+            self.name = str(self._nvml.nvmlDeviceGetName(self._handle))
+        except self._nvml.NVMLError as error:
             raise OSError(f"NVML: {error}") from None
         self._last_mj = self._millijoules()
 

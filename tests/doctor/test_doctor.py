@@ -26,7 +26,7 @@ def test_this_machine_as_json(tmp_path):
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
     assert told["errors"] == 0
-    assert list(told["sections"]) == ["packages", "CPU", "GPU", "MPI", "network", "ranks", str(tmp_path)]
+    assert list(told["sections"]) == ["packages", "CPU", "GPU", "energy", "MPI", "network", "ranks", str(tmp_path)]
     packages = {each["topic"]: each for each in told["sections"]["packages"]}
     assert set(packages) == {each.name for each in PACKAGES}
     assert packages["torch"]["level"] == "ok"
