@@ -50,7 +50,9 @@ class DynamicsRecords:
         # Counted from the model's end, which for one rank is the order of the buffer itself.
         order = [each for each in list(run.model.parameters())[::-1] if each.requires_grad]
         self._project = Projection(run.config.seed, runs_of(gradients.parameters, order), gradients.buffer.device)
-        self._correlation = Autocorrelation(config.lags, DIMENSION, gradients.buffer.device)
+        self._correlation = Autocorrelation(
+            config.lags, DIMENSION, run.config.spikes.before + 1, gradients.buffer.device
+        )
         self._noise = NoiseScale()
         run.course.attach("autocorrelation", self._correlation)
         run.course.attach("noise", self._noise)
@@ -97,7 +99,6 @@ class DynamicsRecords:
             loss=found["loss"],
             lr=found["lr"],
             grad_norm=found["grad_norm"],
-            autocorrelation=self._correlation.last(),
             share_beyond=self._share_beyond,
         )
 
@@ -148,7 +149,12 @@ class DynamicsRecords:
             "groups": groups,
         }
         if spike is not None:
-            record["spike"] = {**asdict(spike), "before": self._watch.last.records()}
+            before = self._watch.last.records()
+            # The newest gradient is that of the spike itself.
+            likeness = self._correlation.neighbours(len(before) + 1)[:-1]
+            for each, value in zip(reversed(before), reversed(likeness), strict=False):
+                each["autocorrelation"] = value
+            record["spike"] = {**asdict(spike), "before": before}
         return record
 
     def _shapes(self) -> dict[str, RatioShape]:

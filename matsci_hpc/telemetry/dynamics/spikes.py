@@ -80,7 +80,7 @@ class SpikeDetector:
         self._losses = deque(losses, maxlen=self._window)
 
 
-COLUMNS = ("step", "loss", "lr", "grad_norm", "autocorrelation", "share_beyond")
+COLUMNS = ("step", "loss", "lr", "grad_norm", "share_beyond")
 
 
 class LastSteps:

@@ -29,7 +29,7 @@ def test_ratios_fall_into_two_parts_before_the_loss_jumps(seed):
     outputs = torch.sin(inputs @ torch.randn(20, dtype=torch.float64) / 2).unsqueeze(1)
     gradients = FlatGradients(model.parameters())
     project = Projection(seed, runs_of(gradients.parameters, gradients.parameters))
-    correlation, detector, last = Autocorrelation(2, DIMENSION), SpikeDetector(60, 8.0), LastSteps(BEFORE)
+    correlation, detector, last = Autocorrelation(2, DIMENSION, BEFORE + 1), SpikeDetector(60, 8.0), LastSteps(BEFORE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.99), weight_decay=0.0)
     shapes = []
     for step in range(1, 600):
@@ -47,13 +47,13 @@ def test_ratios_fall_into_two_parts_before_the_loss_jumps(seed):
             loss=loss.item(),
             lr=3e-3,
             grad_norm=float(gradients.norm()),
-            autocorrelation=correlation.last(),
             share_beyond=shapes[-1].share_beyond,
         )
     assert spike is not None
     assert spike.loss > 5 * spike.median
     before = last.records()
+    likeness = correlation.neighbours(BEFORE + 1)
     assert [each["step"] for each in before] == list(range(step - BEFORE, step))
     calm = median(each.bimodality for each in shapes[40:100])
     assert max(each.bimodality for each in shapes[-BEFORE:]) > max(0.5, 3 * calm)
-    assert median(each["autocorrelation"] for each in before) < -0.8  # one direction, another sign at every step
+    assert median(likeness) < -0.8  # one direction, another sign at every step

@@ -57,8 +57,8 @@ def test_a_stopped_search_goes_on_the_same():
 def test_the_last_steps_are_kept_in_short():
     last = LastSteps(2)
     for step in (4, 5, 6):
-        last.add(step=step, loss=0.5, lr=1e-3, grad_norm=2.0, autocorrelation=None, share_beyond=0.1)
+        last.add(step=step, loss=0.5, lr=1e-3, grad_norm=2.0, share_beyond=None)
     again = LastSteps(2)
     again.load(last.state())
-    expected = {"loss": 0.5, "lr": 1e-3, "grad_norm": 2.0, "autocorrelation": None, "share_beyond": 0.1}
+    expected = {"loss": 0.5, "lr": 1e-3, "grad_norm": 2.0, "share_beyond": None}
     assert again.records() == last.records() == [{"step": 5, **expected}, {"step": 6, **expected}]
