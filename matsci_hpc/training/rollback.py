@@ -32,7 +32,7 @@ def roll_back(run: Run, work: StepWork, writer: CheckpointWriter) -> dict[str, A
         writer: of the run's checkpoints.
 
     Returns:
-        What was done, for the records; None where there is no checkpoint old enough, and nothing was changed.
+        What was done, for the records; None where there is no checkpoint old enough, so that the step is left out.
 
     Raises:
         MachineError: the checkpoint cannot be read on some rank.
@@ -42,8 +42,11 @@ def roll_back(run: Run, work: StepWork, writer: CheckpointWriter) -> dict[str, A
     chosen = on_first(run.comm, lambda: _choose(run, writer, spike - config.back_steps))
     if chosen is None:
         if run.comm.rank == 0:
-            text = f"no checkpoint is {config.back_steps} steps older than the spike at step {spike}: training goes on"
+            text = (
+                f"no checkpoint is {config.back_steps} steps older than the spike at step {spike}; the step is left out"
+            )
             print(f"matsci-hpc: warning: {text}", file=sys.stderr, flush=True)
+        run.state.skipped_steps += 1
         return None
     path = Path(chosen)
     rollbacks, time_s = run.state.rollbacks + 1, run.state.time_s

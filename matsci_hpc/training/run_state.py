@@ -25,7 +25,7 @@ class RunState:
         time_s: seconds of training over all lives.
         best_loss, best_step: of the best evaluation so far.
         evaluated_step: of the last evaluation; one that was due at a stop is made up for by the next life.
-        skipped_steps: steps left out because their loss or gradient was not finite.
+        skipped_steps: steps left out because their loss or gradient was not finite, or for a spike without checkpoint.
         skipped_in_row: how many of these were the last ones.
         data: fingerprint of each data set.
         kernel: who adds up over edges on a GPU, decided when the run began.

@@ -185,7 +185,9 @@ def test_a_run_without_checkpoints_goes_on_after_a_spike(config, tmp_path, lines
     result = run_ranks(1, "train", config, f"run_dir={tmp_path / 'run'}", *SPIKY, *options)
     assert result.returncode == 0
     assert "no checkpoint is 1 steps older" in result.stderr
-    assert lines(tmp_path / "run")[-1]["rollbacks"] == 0
+    last_line = lines(tmp_path / "run")[-1]
+    assert last_line["rollbacks"] == 0
+    assert last_line["skipped_steps"] == len(spikes(lines(tmp_path / "run", "dynamics"))) > 0
 
 
 def test_a_repetition_that_would_end_the_same_is_refused(config, tmp_path):
