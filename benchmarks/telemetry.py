@@ -12,8 +12,6 @@ Files lie in a temporary folder.
 """
 
 import argparse
-import os
-import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
@@ -223,8 +221,6 @@ def main() -> None:
         comm.barrier()
         comm.close()
         lock.release()
-        sys.stdout.flush()
-    os._exit(0)  # not to wait for the exit handlers of MPI
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ class RankLines:
             interval: of all ranks.
             cost: float64 [ranks], predicted time of their work.
         """
+        if step <= self._last_step:  # the run went back to an earlier step: what was begun is taken back
+            self._steps, self._table, self._cost = 0, None, None
         if self._table is None or self._cost is None:
             self._table, self._cost = interval.table.copy(), cost.copy()
         else:

@@ -10,6 +10,7 @@ from matsci_hpc.telemetry.rank_lines import RankLines, intervals_per_line
 from matsci_hpc.telemetry.recorder import JsonLines
 from matsci_hpc.telemetry.sinks.opening import open_sinks
 from matsci_hpc.telemetry.sinks.sink import TRAINING, Origin, numbers_of
+from matsci_hpc.telemetry.sinks.thread import close_sinks
 from matsci_hpc.telemetry.stragglers import NAMED, StragglerWatch
 from matsci_hpc.training.setup import Run
 
@@ -44,6 +45,7 @@ class RunFiles:
             self._rank_lines = RankLines(
                 intervals_per_line(run.config.steps, every, ranks, records.ranks_mb), every, life
             )
+        self._tick = run.comm.activity.tick
         self._sinks = open_sinks(records.sinks, origin)
 
     def add_metrics(self, line: dict[str, Any]) -> None:
@@ -71,8 +73,7 @@ class RunFiles:
         for lines in (self._metrics, self._evaluations, self._ranks):
             if lines is not None:
                 lines.close()
-        for sink in self._sinks:
-            sink.close()
+        close_sinks(self._sinks, self._tick)
 
     def _send(self, prefix: str, line: dict[str, Any]) -> None:
         if self._sinks:

@@ -135,6 +135,12 @@ def test_lines_end_at_the_same_steps_in_every_life():
     assert ends(40, 80) == [(31, 40), (41, 60), (61, 70)]  # after a resume at step 30
 
 
+def test_a_run_that_goes_back_to_an_earlier_step_begins_its_line_anew():
+    lines = RankLines(2, 10, 0)
+    made = [lines.add(step, table(2), np.ones(2)) for step in (10, 20, 30, 20, 30, 40)]
+    assert [(line["first_step"], line["step"]) for line in made if line] == [(1, 20), (11, 20), (21, 40)]
+
+
 def test_a_line_adds_up_work_keeps_peaks_and_is_a_mean_of_times():
     lines = RankLines(2, 10, 0)
     lines.add(10, table(2, graphs=[1, 2], memory_bytes=[5, 9], cpu_energy_j=[math.nan, 10.0]), np.array([1.0, 2.0]))

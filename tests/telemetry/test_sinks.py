@@ -7,7 +7,7 @@ from sink_logs import read_mlflow, read_tensorboard, read_wandb
 from matsci_hpc.telemetry.sinks import thread
 from matsci_hpc.telemetry.sinks.opening import open_sinks
 from matsci_hpc.telemetry.sinks.sink import Origin, numbers_of
-from matsci_hpc.telemetry.sinks.thread import SinkThread
+from matsci_hpc.telemetry.sinks.thread import SinkThread, close_sinks
 
 READERS = {"tensorboard": read_tensorboard, "mlflow": read_mlflow, "wandb": read_wandb}
 
@@ -25,7 +25,7 @@ def log(name, folder, life, steps, *, written=0):
     (sink,) = open_sinks([name, name], Origin(folder, steps[0] - 1, written, 0, "seed: 7\n"))
     for step in steps:
         sink.write(step, {"train/loss": step + 0.25 * life, "train/losses/gap": 1.0})
-    sink.close()
+    close_sinks([sink])
 
 
 @pytest.mark.usefixtures("no_network")
@@ -55,7 +55,7 @@ def test_a_sink_without_its_package_is_said_once_with_what_to_install(tmp_path, 
     (sink,) = open_sinks(["wandb"], Origin(tmp_path, 0, 0, 0, ""))
     for step in range(5):
         sink.write(step, {"x": 1.0})
-    sink.close()
+    close_sinks([sink])
     assert capfd.readouterr().err.count("pip install 'matsci-hpc[wandb]'") == 1
 
 
@@ -65,7 +65,7 @@ def test_a_sink_that_cannot_write_is_said_once_and_ends_nothing(tmp_path, capfd)
     (sink,) = open_sinks(["tensorboard"], Origin(tmp_path, 0, 0, 0, ""))
     for step in range(5):
         sink.write(step, {"x": 1.0})
-    sink.close()
+    close_sinks([sink])
     said = capfd.readouterr().err
     assert said.count("warning: records.sinks: tensorboard: ") == 1
     assert "training goes on without this log" in said
@@ -78,10 +78,9 @@ def test_a_sink_that_hangs_holds_up_nobody(monkeypatch, capsys):
     full = SinkThread("mlflow", lambda: free.wait(60))
     for step in range(10):
         full.write(step, {})
-    full.close()
     slow = SinkThread("wandb", lambda: free.wait(60))
     slow.write(1, {})
-    slow.close()
+    close_sinks([full, slow])
     free.set()
     said = capsys.readouterr().err
     assert "mlflow: it has not taken 3 lines" in said

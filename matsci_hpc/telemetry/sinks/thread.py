@@ -1,15 +1,27 @@
 """A sink that is written to by a thread, so that no step waits for it and none of its failures ends the run."""
 
+import contextlib
 import queue
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from matsci_hpc.telemetry.sinks.sink import Numbers, Sink
 
 MAX_WAITING = 10_000
 """Lines that wait for a slow sink at most."""
-CLOSE_WITHIN_S = 30.0
+CLOSE_WITHIN_S = 20.0
+POLL_S = 0.1
+
+
+def close_sinks(sinks: Sequence["SinkThread"], tick: Callable[[], None] = lambda: None) -> None:
+    """End all of them, and wait for `CLOSE_WITHIN_S` at most; `tick` as of `SinkThread.wait`."""
+    for sink in sinks:
+        sink.end()
+    until_s = time.monotonic() + CLOSE_WITHIN_S
+    for sink in sinks:
+        sink.wait(until_s, tick)
 
 
 class SinkThread:
@@ -38,13 +50,24 @@ class SinkThread:
         except queue.Full:
             self._fail(f"it has not taken {MAX_WAITING:,} lines")
 
-    def close(self) -> None:
-        """Wait until everything is written, for `CLOSE_WITHIN_S` at most."""
+    def end(self) -> None:
+        """No more lines will come."""
         if not self._failed:
-            self._lines.put(None)
-            self._thread.join(CLOSE_WITHIN_S)
-            if self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                self._lines.put_nowait(None)
+
+    def wait(self, until_s: float, tick: Callable[[], None] = lambda: None) -> None:
+        """Wait, after `end`, until everything is written.
+
+        Args:
+            until_s: when to give it up, by `time.monotonic`.
+            tick: called meanwhile: this rank does not hang.
+        """
+        while not self._failed and self._thread.is_alive():
+            if time.monotonic() >= until_s:
                 self._fail(f"it has not ended within {CLOSE_WITHIN_S:g} s")
+            self._thread.join(POLL_S)
+            tick()
 
     def _run(self) -> None:
         try:

@@ -34,6 +34,7 @@ class Wandb:
             ),
         )
         self._origin = origin
+        self._teardown = wandb.teardown
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Add the numbers of a step."""
@@ -44,6 +45,7 @@ class Wandb:
     def close(self) -> None:
         """Write everything."""
         self._run.finish()
+        self._teardown()  # the process that writes the file may still be at it
 
 
 def _run_id(name: str) -> str:
