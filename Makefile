@@ -7,6 +7,8 @@ HVENV  := .venv-horovod
 HSTAMP := $(HVENV)/.installed
 IVENV  := .venv-intel
 ISTAMP := $(IVENV)/.installed
+MVENV  := .venv-mp
+MSTAMP := $(MVENV)/.installed
 
 # Open MPI refuses to start for root, and with more ranks than cores, unless told; containers are often both.
 export OMPI_ALLOW_RUN_AS_ROOT := 1
@@ -16,7 +18,7 @@ export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 # Files of tests run side by side, for most of their time goes into starting ranks.
 AT_ONCE ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup demo test test-slow test-all test-slurm horovod test-horovod intel test-intel lint format clean
+.PHONY: help setup demo test test-slow test-all test-slurm horovod test-horovod intel test-intel test-mp lint format clean
 
 help:
 	@echo "make demo        set up, then prepare data, pretrain on 2 ranks and write runs/demo/report.html (about 4 minutes)"
@@ -28,6 +30,7 @@ help:
 	@echo "make test-horovod  the tests of Horovod, in that environment"
 	@echo "make intel       an environment with Intel's extension for PyTorch in $(IVENV); about 7 GB"
 	@echo "make test-intel  the tests of it, and of Triton's kernels in its interpreter, in that environment"
+	@echo "make test-mp     the download recipe with the real client of the Materials Project, in an environment of its own"
 	@echo "make setup       the environment in .venv alone"
 	@echo "make lint        ruff, the type checker and shellcheck"
 	@echo "make format      let ruff rewrite the sources"
@@ -79,6 +82,16 @@ intel: $(ISTAMP)
 test-intel: $(ISTAMP)
 	$(IVENV)/bin/python -m pytest -m "ipex or triton" tests/training tests/models
 
+# The client brings a third of a gigabyte of packages that nothing else here needs, and this test needs nothing else.
+$(MSTAMP): pyproject.toml
+	$(PYTHON) -m venv $(MVENV)
+	$(MVENV)/bin/python -m pip install --quiet --disable-pip-version-check pytest \
+	  $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["mp"])')
+	@touch $@
+
+test-mp: $(MSTAMP)
+	$(MVENV)/bin/python -m pytest --noconftest tests/data_prep/test_mp_client.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,4 +103,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(HVENV) $(IVENV) runs datasets
+	rm -rf $(VENV) $(HVENV) $(IVENV) $(MVENV) runs datasets

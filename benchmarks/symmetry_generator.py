@@ -22,9 +22,8 @@ from matsci_hpc.conversion import block_content, read_block
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.prepare import prepare
 from matsci_hpc.shards.writer import shard_image
-from matsci_hpc.sources import cloud_generator
+from matsci_hpc.sources import cloud_generator, exact_random
 from matsci_hpc.sources.cloud_generator import BLOCK
-from matsci_hpc.sources.exact_random import ExactRandom
 from matsci_hpc.sources.symmetry import SymmetrySource
 from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.whole_files import checksum, write_atomic
@@ -37,17 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "every group, up to 120 atoms": {"groups": "all", "max_atoms": 120},
 }
 BLOCKS = 24
-
-
-class CountingRandom(ExactRandom):
-    """Counts the words that are drawn."""
-
-    drawn = 0
-
-    def words(self, count: int) -> Any:
-        """The same words."""
-        CountingRandom.drawn += count
-        return super().words(count)
+FEW = 100
 
 
 def times(work: Callable[[], object]) -> tuple[float, float]:
@@ -63,16 +52,32 @@ def blocks(title: str, settings: dict[str, Any]) -> None:
     source = SymmetrySource.from_config(config, {"train": 1.0})
     source.block("train", 0)
     core_s = times(lambda: [source.block("train", number) for number in range(1, BLOCKS)])[0] / (BLOCKS - 1) / BLOCK
-    CountingRandom.drawn, cloud_generator.ExactRandom = 0, CountingRandom  # type: ignore[misc]
     atoms = len(source.block("train", 1).position) / BLOCK
-    cloud_generator.ExactRandom = ExactRandom  # type: ignore[misc]
-    words = CountingRandom.drawn
-    random = ExactRandom(1, "", 0)
-    words_s = times(lambda: [random.words(words) for _ in range(10)])[0] / 10 / BLOCK
+    drawn = words_of_a_block(source)
+    place = np.arange(drawn, dtype=np.uint64)
+    words_s = times(lambda: [exact_random.words(place[:1], place) for _ in range(10)])[0] / 10 / BLOCK
+    few = np.sort(np.random.default_rng(0).choice(BLOCKS * BLOCK, FEW, replace=False))
+    few_s = times(lambda: [source.generator.samples("train", few + n * BLOCKS * BLOCK) for n in range(5)])[0] / 5
     print(
-        f"{title:30} {1 / core_s:9,.0f} samples per core second; {atoms:5.1f} atoms, {words / BLOCK:5.1f} random words "
-        f"a sample; the words alone {1 / words_s:11,.0f}/s, {words_s / core_s:.0%} of the time"
+        f"{title:30} {1 / core_s:9,.0f} samples per core second; {atoms:5.1f} atoms, {drawn / BLOCK:5.1f} random words "
+        f"a sample; these alone {1 / words_s:11,.0f}/s, {words_s / core_s:.0%} of the time; {FEW} clouds of {BLOCKS} "
+        f"blocks, drawn alone, {few_s * 1e3:.1f} ms"
     )
+
+
+def words_of_a_block(source: SymmetrySource) -> int:
+    """Random words that the streams of a block's clouds give."""
+    drawn = [0]
+    plain = exact_random.words
+
+    def counted(stream: Any, place: Any) -> Any:
+        drawn[0] += place.size
+        return plain(stream, place)
+
+    exact_random.words = cloud_generator.words = counted  # type: ignore[attr-defined]
+    source.block("train", 1)
+    exact_random.words = cloud_generator.words = plain  # type: ignore[attr-defined]
+    return drawn[0]
 
 
 def preparation(out: Path, samples: int, *, store: bool) -> None:

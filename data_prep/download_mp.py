@@ -85,7 +85,9 @@ def download(client: Any, out: Path, fields: Sequence[str], per_request: int, li
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.name}.part")
     wanted = ["material_id", "structure", *fields]
-    identifiers = sorted({each["material_id"] for each in summaries(client, fields=["material_id"])})[:limit]
+    # Without any condition the client would copy the whole collection, with all its fields, into the home folder.
+    listed = summaries(client, fields=["material_id"], deprecated=False)
+    identifiers = sorted({each["material_id"] for each in listed})[:limit]
     with part.open("a+", encoding="utf-8") as file:
         done = written(file, part, wanted)
         left = [each for each in identifiers if each not in done]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc.config.prep import Neighbors
-from matsci_hpc.neighbors import TIE_TOLERANCE, NeighborError, radius_graph
+from matsci_hpc.neighbors import TIE_TOLERANCE, NeighborError, radius_graph, senders_of_all_pairs
+from matsci_hpc.ragged import offsets
 from matsci_hpc.shards.layout import Array, ShardContent
 from matsci_hpc.shards.records import Quarantined
 from matsci_hpc.sources.base import FlatSamples, FlatSource
@@ -78,7 +79,7 @@ def _arrays(samples: FlatSamples, sizes: NDArray[np.int64], edges: FlatEdges, *,
     if not store_edges:
         return arrays | {"structures/edges": edges.count.astype(np.uint32)}
     return arrays | {
-        "offsets/edges": _offsets(edges.count),
+        "offsets/edges": offsets(edges.count),
         "atoms/degree": edges.degree,
         "edges/sender": edges.sender.astype(np.min_scalar_type(int(sizes.max()) - 1), copy=False),
     }
@@ -104,7 +105,7 @@ def _edges(
             count[rows] = near.sum(axis=(1, 2))
             if neighbors.store:
                 found.append((rows, near.nonzero()[2].astype(np.min_scalar_type(size))))
-    start = _offsets(count)
+    start = offsets(count)
     sender = np.empty(start[-1] if found else 0, dtype=np.min_scalar_type(int(sizes.max())))
     for rows, senders in found:
         # Within the chunk the edges stand sample by sample, in the whole shard others come between.
@@ -124,18 +125,9 @@ def _pairs(position: NDArray[np.float64], cutoff: float) -> tuple[NDArray[np.boo
 
 def _complete(sizes: NDArray[np.int64], *, with_senders: bool) -> FlatEdges:
     """Every atom of a sample with every other one."""
-    sender = np.empty(0, dtype=np.uint8)
-    if with_senders:
-        kind = np.min_scalar_type(int(sizes.max()))
-        rows = {size: _all_others(size).astype(kind) for size in np.unique(sizes).tolist()}
-        sender = np.concatenate([rows[size] for size in sizes.tolist()])
+    sender = senders_of_all_pairs(sizes if with_senders else sizes[:0])
     degree = np.repeat((sizes - 1).astype(np.uint16), sizes)
     return FlatEdges(sizes * (sizes - 1), degree, sender, np.zeros(len(sizes), dtype=np.bool_))
-
-
-def _all_others(size: int) -> NDArray[np.intp]:
-    """For each of `size` atoms in turn the numbers of the others."""
-    return np.broadcast_to(np.arange(size), (size, size))[~np.eye(size, dtype=np.bool_)]
 
 
 def _doubtful(samples: FlatSamples, radius: NDArray[np.float64], cutoff: float) -> NDArray[np.bool_]:
@@ -180,7 +172,7 @@ def _usable_samples(samples: FlatSamples, usable: NDArray[np.bool_]) -> FlatSamp
         id=identifiers.astype(f"S{np.char.str_len(identifiers).max()}"),
         atomic_number=samples.atomic_number[atoms],
         position=samples.position[atoms],
-        offset=_offsets(sizes[usable]),
+        offset=offsets(sizes[usable]),
         split=samples.split[usable],
         targets={name: column[usable] for name, column in samples.targets.items()},
         apart=samples.apart,
@@ -190,7 +182,3 @@ def _usable_samples(samples: FlatSamples, usable: NDArray[np.bool_]) -> FlatSamp
 def _usable_edges(edges: FlatEdges, sizes: NDArray[np.int64], usable: NDArray[np.bool_]) -> FlatEdges:
     sender = edges.sender[np.repeat(usable, edges.count)] if len(edges.sender) else edges.sender
     return FlatEdges(edges.count[usable], edges.degree[np.repeat(usable, sizes)], sender, edges.close[usable])
-
-
-def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])

@@ -127,6 +127,25 @@ def _refuse_endless_search(
         raise NeighborError("the cell is so small or so skewed that the cutoff reaches over too many lattice images")
 
 
+def senders_of_all_pairs(sizes: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+    """Senders where every atom of a sample receives an edge from every other one, sorted by sample and receiver.
+
+    Args:
+        sizes: int64 [n], atoms of each sample.
+
+    Returns:
+        [sum of size (size - 1)], atom within the sample, of the smallest type that fits.
+    """
+    kind = np.min_scalar_type(max(int(sizes.max(initial=1)) - 1, 0))
+    others = {n: _all_others(n).astype(kind) for n in np.unique(sizes).tolist()}
+    return np.concatenate([np.empty(0, dtype=kind), *(others[n] for n in sizes.tolist())])
+
+
+def _all_others(size: int) -> NDArray[np.intp]:
+    """For each of `size` atoms in turn the numbers of the others."""
+    return np.broadcast_to(np.arange(size), (size, size))[~np.eye(size, dtype=np.bool_)]
+
+
 def _complete_lattice(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The cell with unit vectors at right angles to the rest along the axes that do not repeat.
 

@@ -2,8 +2,8 @@
 
 A rank takes the next block from a counter, so ranks with light blocks take more of them. Heavy blocks are handed out
 first, where the source knows its sizes, so that none is begun when all others are done. A rank that fails, or is asked
-to end by a signal, says so on the board; the others see it between two structures, drop their block, and all of them
-meet and raise one and the same error.
+to end by a signal, also while it waits for the others, says so on the board; the others see it between two structures,
+drop their block, and all of them meet and raise one and the same error.
 """
 
 import socket
@@ -120,7 +120,7 @@ class BlockLoop:
             except MatsciError as error:
                 failure = error
                 self._first_to_fail = self._board.add(FAILED) == 0
-            self._meet(failure)
+            failure = self._meet(failure)
         self._board.free()
         _raise_first(self._world.gather((failure, socket.gethostname())))
         return self._world.gather(self._work)
@@ -170,12 +170,18 @@ class BlockLoop:
             self._counted += inputs
             self._board.add(INPUTS, inputs)
 
-    def _meet(self, failure: MatsciError | None) -> None:
-        # Whoever is not there in time sits in one very long call; the first rank to fail ends it, and says why.
+    def _meet(self, failure: MatsciError | None) -> MatsciError | None:
+        """Wait for all ranks, and give the failure of this one; a signal that comes meanwhile is one, too."""
         if failure is None:
-            self._board.meet()
-        elif not self._board.meet(GRACE_S if self._first_to_fail else 2 * GRACE_S):
+            try:
+                self._board.meet(meanwhile=self._interruption.check)
+            except StoppedError as error:
+                failure = error
+                self._first_to_fail = self._board.add(FAILED) == 0
+        # Whoever is not there in time sits in one very long call; the first rank to fail ends it, and says why.
+        if failure is not None and not self._board.meet(GRACE_S if self._first_to_fail else 2 * GRACE_S):
             raise failure
+        return failure
 
     def _shown(self) -> "_Shown":
         return _Shown(self._board, self._blocks, len(self._source), shown=self._world.rank == 0)
@@ -195,7 +201,7 @@ class _Watched:
 
 
 class _WatchedFlat(_Watched):
-    """One that gives many samples at once, which takes so little time that the loop looks up only between blocks."""
+    """One that gives many samples at once: 4096 take some 50 ms, so the loop looks up only between blocks."""
 
     def __init__(self, source: FlatSource, loop: BlockLoop) -> None:
         super().__init__(source, loop)

@@ -1,5 +1,6 @@
 """Preparation that is killed, stopped, out of space or started twice; and who did the work."""
 
+import itertools
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from crystals import ROCK_SALT, write_crystals
@@ -167,6 +169,49 @@ def test_signals(endless, tmp_path, number, ranks, whom):
     assert said(text) == [f"{words} from there"]
 
 
+def processor_s(pid):
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def idle_rank(process, out):
+    """The one of two ranks that waits while the other works, seen twice in a row; what waits for rank 0 spins."""
+    end_s, found = time.monotonic() + 100, []
+    while time.monotonic() < end_s:
+        assert process.poll() is None, process.communicate()
+        before = {pid: processor_s(pid) for pid in rank_pids(process, 2)}
+        time.sleep(1.0)
+        if len(before) == 2 and (out / ".work/.lock").exists():
+            (less, idle), (more, _) = sorted((processor_s(pid) - start_s, pid) for pid, start_s in before.items())
+            found = [*found, idle] if more > 0.1 and less < more / 4 else []
+            if len(found) > 1 and found[-1] == found[-2]:
+                return idle
+    raise AssertionError("both ranks work, or none")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_rank_that_waits_for_the_others(make_config, tmp_path, number):
+    """There is one block for two ranks, and it takes a minute; nobody but the idle rank gets the signal."""
+    frame = '1\nLattice="3 0 0 0 3 0 0 0 3"\nCu 0 0 0\n'
+    (tmp_path / "frames.xyz").write_text(frame * 30_000)
+    source = {"kind": "extxyz", "path": str(tmp_path / "frames.xyz")}
+    out = tmp_path / "out"
+    config = make_config(out, source=source, shard_size=30_000, neighbors={"cutoff": 30.0})
+    process = start(2, config)
+    try:
+        os.kill(idle_rank(process, out), number)
+        _, text = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + number, text
+    words = f"matsci-hpc: error: stopped by {number.name}; what is finished is kept, and the same command goes on"
+    assert said(text) == [f"{words} from there"]
+    assert not list(out.glob("shard-*"))
+
+
 def test_two_preparations_of_one_folder(endless, make_config, tmp_path):
     out = tmp_path / "out"
     process = start(1, endless)
@@ -207,6 +252,57 @@ def test_a_heavy_structure_is_begun_first_and_the_others_do_the_rest(make_config
     assert all(each["blocks"] > heaviest["blocks"] for each in work if each is not heaviest)
     alone = tmp_path / "alone"
     assert run_program("prep", make_config(alone, folder, shard_size=2)).returncode == 0
+    assert data_set(out) == data_set(alone)
+
+
+SLOW = """
+import sys
+import time
+from pathlib import Path
+from matsci_hpc import prepare
+out, huge, others = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+convert = prepare.convert
+
+def as_long_as_all_others(config, source, start, stop, number):
+    end_s = time.monotonic() + 100
+    while number == huge and len(list(out.glob("shard-*.h5"))) < others:
+        if time.monotonic() > end_s:
+            raise RuntimeError("the other ranks leave blocks to the one with the huge structure")
+        time.sleep(0.01)
+    return convert(config, source, start, stop, number)
+
+prepare.convert = as_long_as_all_others
+from matsci_hpc.cli import main
+sys.argv = ["matsci-hpc", "prep", sys.argv[1]]
+main()
+"""
+
+
+@pytest.mark.mpi
+def test_one_huge_structure_among_thousands_leaves_the_rest_to_the_other_ranks(make_config, tmp_path):
+    """In one file, whose frames tell no sizes beforehand. The block of the huge one is held back until there are shards
+    of all the others: blocks that were dealt out beforehand would never be made."""
+    edge, frames, huge, size = 12, 2000, 45, 20
+    small = '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\nCs 0 0 0\nCl 2 2 2\n'
+    side = 3 * edge
+    places = itertools.product(range(0, side, 3), repeat=3)
+    head = f'{edge**3}\nLattice="{side} 0 0 0 {side} 0 0 0 {side}" Properties=species:S:1:pos:R:3 pbc="T T T"\n'
+    large = head + "".join(f"Na {x} {y} {z}\n" for x, y, z in places)
+    (tmp_path / "a.xyz").write_text(small * huge + large + small * (frames - huge - 1))
+    out, program = tmp_path / "out", tmp_path / "slow.py"
+    program.write_text(SLOW)
+    source = {"kind": "extxyz", "path": str(tmp_path / "a.xyz")}
+    words = [*command(3)[:-2], program, make_config(out, shard_size=size, source=source), out, huge // size]
+    done = run_command([*map(str, words), str(frames // size - 1)], timeout_s=200)
+    assert done.returncode == 0, done.stderr
+    work = json.loads((out / "provenance.json").read_text())["work_of_ranks"]
+    assert sum(each["inputs"] for each in work) == frames
+    (held,) = (each for each in work if each["longest_block"] == huge // size)
+    # Before it met the huge one, it can have made those before in the file.
+    assert held["blocks"] <= 1 + huge // size
+    assert sum(each["blocks"] for each in work) == frames // size
+    alone = tmp_path / "alone"
+    assert run_program("prep", make_config(alone, shard_size=size, source=source)).returncode == 0
     assert data_set(out) == data_set(alone)
 
 

@@ -1,10 +1,14 @@
 """Edges against those of ASE, matscipy and vesin, which were written by others."""
 
+import gzip
+import io
+import itertools
 import random
 import tarfile
 from pathlib import Path
 
 import ase
+import ase.build
 import matscipy.neighbours
 import numpy as np
 import pytest
@@ -17,6 +21,7 @@ from matsci_hpc.structure import Structure
 
 ARCHIVE = Path(__file__).parents[1].parent / "shared/data/matbench_mp_gap/cifs.tar.gz"
 EXTXYZ = ARCHIVE.parents[1] / "extxyz"
+MEGNET = ARCHIVE.parents[1] / "mp_megnet2018.extxyz.gz"
 PERIODIC = (True, True, True)
 
 
@@ -85,10 +90,34 @@ def test_atoms_outside_of_the_cell(cell):
     check(make(random_points(4, cell, 5, spread=(-1.3, 2.4)), cell), 5.0, who=("ASE", "vesin"))
 
 
-@pytest.mark.parametrize("pbc", [(True, True, False), (True, False, True), (False, True, False)])
+MIXED = list(itertools.product((True, False), repeat=3))[1:-1]
+
+
+@pytest.mark.parametrize("pbc", MIXED)
 def test_slabs_and_wires(pbc):
     cell = [[4.0, 0, 0], [1.0, 4.4, 0], [0, 0, 25.0]]
     assert check(make(random_points(12, cell), cell, pbc), 6.0)
+
+
+@pytest.mark.parametrize("pbc", MIXED)
+@pytest.mark.parametrize("name", ["smaller than the cutoff", "strongly skewed", "obtuse", "left-handed"])
+def test_cells_that_do_not_repeat_in_all_directions(name, pbc):
+    # An atom may lie outside of the cell where it does not repeat; matscipy moves no atom there.
+    cell = np.array(CELLS[name], dtype=float)
+    fractions = np.random.default_rng(3).uniform(size=(6, 3))
+    fractions[::2, ~np.array(pbc)] += np.array([-0.9, 1.4, 2.2])[:, None]
+    assert check(make(fractions @ cell, cell, pbc), 6.0)
+
+
+@pytest.mark.parametrize("vacuum", [2.0, 12.0])
+def test_surfaces(vacuum):
+    """An oblique cell of copper with atoms on lattice places: whole shells at equal distance, one at the cutoff."""
+    slab = ase.build.fcc111("Cu", (2, 3, 4), vacuum=vacuum, orthogonal=False)
+    distances = slab.get_all_distances(mic=True)
+    structure = make(slab.positions, slab.cell.array, slab.pbc)
+    assert list(slab.pbc) == [True, True, False]
+    for cutoff in (6.0, float(distances[0][distances[0] > 0].min())):
+        assert check(structure, cutoff)
 
 
 def test_molecule():
@@ -96,15 +125,25 @@ def test_molecule():
     assert check(make(random_points(30, box), box, (False,) * 3), 6.0)
 
 
-def test_isolated_atoms():
-    assert check(make([[0, 0, 0]], np.eye(3) * 20.0), 6.0) == 0
-    assert check(make([[0, 0, 0], [9, 9, 9]], np.eye(3) * 20.0), 6.0) == 0
+@pytest.mark.parametrize("pbc", [PERIODIC, *MIXED, (False,) * 3])
+def test_isolated_atoms(pbc):
+    box = np.eye(3) * 20.0
+    assert check(make([[0, 0, 0]], box, pbc), 6.0) == 0
+    assert check(make([[1, 1, 1], [10, 10, 10]], box, pbc), 6.0) == 0
+    # One pair among isolated atoms; the third atom is alone.
+    assert check(make([[1, 1, 1], [1, 1, 4], [10, 10, 10]], box, pbc), 6.0) == 2
 
 
 def test_six_hundred_atoms():
     cell = np.diag([24.0, 20.0, 18.0])
     cell[1, 0] = 7.0
     assert check(make(random_points(600, cell), cell), 6.0) > 10_000
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (True, False, False)])
+def test_six_hundred_atoms_of_a_surface(pbc):
+    cell = [[24.0, 0, 0], [-11.0, 20.0, 0], [3.0, 2.0, 18.0]]
+    assert check(make(random_points(600, cell, 1), cell, pbc), 6.0) > 10_000
 
 
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason="needs the data in ../shared/data")
@@ -122,6 +161,21 @@ def test_real_crystals():
         # ASE takes seconds for the largest.
         who = tuple(OTHERS) if len(position) <= 20 and number % 4 == 0 else ("matscipy", "vesin")
         check(structure, 6.0, who)
+
+
+@pytest.mark.skipif(not MEGNET.is_file(), reason="needs the data in ../shared/data")
+def test_a_real_cell_of_six_hundred_atoms():
+    from ase.io.extxyz import read_xyz
+
+    with gzip.open(MEGNET, "rt") as file:
+        while line := file.readline():
+            frame = [line, *itertools.islice(file, int(line) + 1)]
+            if int(line) >= 600:
+                break
+    atoms = next(read_xyz(io.StringIO("".join(frame)), 0))
+    assert len(atoms) == 624
+    # Inside the cell, as matscipy wants it.
+    assert check(make(atoms.get_positions(wrap=True), atoms.cell.array, atoms.pbc), 6.0) > 10_000
 
 
 @pytest.mark.skipif(not EXTXYZ.is_dir(), reason="needs the data in ../shared/data")

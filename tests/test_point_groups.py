@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import spglib
 from symmetry_detector import count_isometries
 
 from matsci_hpc import point_groups
@@ -41,6 +42,49 @@ def test_order_and_number_of_conjugacy_classes(name, order, classes):
     assert conjugacy_classes(name) == classes
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        *[("C3v", [1, 2, 3]), ("D4", [1, 1, 2, 2, 2]), ("D2d", [1, 1, 2, 2, 2]), ("D3h", [1, 1, 2, 2, 3, 3])],
+        *[("T", [1, 3, 4, 4]), ("Td", [1, 3, 6, 6, 8]), ("Th", [1, 1, 3, 3, 4, 4, 4, 4]), ("O", [1, 3, 6, 6, 8])],
+        *[("Oh", [1, 1, 3, 3, 6, 6, 6, 6, 8, 8]), ("I", [1, 12, 12, 15, 20])],
+        ("Ih", [1, 1, 12, 12, 12, 12, 15, 15, 20, 20]),
+    ],
+)
+def test_sizes_of_the_classes_as_character_tables_have_them(name, sizes):
+    assert sorted(len(each) for each in classes_of(name)) == sizes
+
+
+@pytest.fixture(scope="module")
+def schoenflies():
+    """Symbols by those of Hermann and Mauguin, from the table of space groups in spglib."""
+    kinds = [spglib.get_spacegroup_type(number) for number in range(1, 531)]
+    found = {kind.pointgroup_international: kind.pointgroup_schoenflies for kind in kinds}
+    assert len(found) == 32
+    return found | {"-3": {"C3i": "S6"}[found["-3"]]}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:spglib")
+@pytest.mark.parametrize("name", point_groups.crystallographic())
+def test_spglib_calls_the_crystallographic_groups_the_same(name, schoenflies):
+    """As integer matrices along the axes of a cube or of a hexagonal cell."""
+    hexagonal = np.array([[1, 0, 0], [-0.5, math.sqrt(0.75), 0], [0, 0, 1]]).T
+    for basis in (np.eye(3), hexagonal):
+        turned = np.linalg.inv(basis) @ point_groups.matrices(name) @ basis
+        if np.abs(turned - turned.round()).max() < 1e-9:
+            assert schoenflies[spglib.get_pointgroup(turned.round().astype(np.intc))[0].strip()] == name
+            return
+    pytest.fail("along no axes")
+
+
+def test_the_families_are_all_there():
+    """Those whose facts are checked here: by formula the axial ones, one by one the others."""
+    families = [("C", ""), ("C", "v"), ("C", "h"), ("D", ""), ("D", "h"), ("D", "d")]
+    axial = {f"{letter}{n}{end}" for n in range(2, 13) for letter, end in families}
+    axial |= {f"S{n}" for n in range(4, 13, 2)}
+    assert axial | {"C1", "Cs", "Ci", "T", "Td", "Th", "O", "Oh", "I", "Ih"} == set(EVERY)
+
+
 @pytest.mark.parametrize("n", range(2, 13))
 def test_number_of_conjugacy_classes_of_the_axial_families(n):
     dihedral = (n + 3) // 2 if n % 2 else n // 2 + 3
@@ -51,10 +95,14 @@ def test_number_of_conjugacy_classes_of_the_axial_families(n):
 
 
 def conjugacy_classes(name):
+    return len(classes_of(name))
+
+
+def classes_of(name):
     table = multiplication_table(point_groups.matrices(name))
     inverse = np.argmax(table == 0, axis=1)
     conjugates = table[table, inverse[:, None]]
-    return len({frozenset(column) for column in conjugates.T.tolist()})
+    return {frozenset(column) for column in conjugates.T.tolist()}
 
 
 @pytest.mark.parametrize("name", EVERY)

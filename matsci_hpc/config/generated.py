@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from matsci_hpc.config.base import Section
-from matsci_hpc.config.sources import SymmetryClouds
+from matsci_hpc.config.sources import SymmetryClouds, clouds_title
 from matsci_hpc.targets import MAX_SPLITS
 
 MAX_SAMPLES = 2**40
@@ -52,7 +52,7 @@ class GeneratedSymmetry(SymmetryClouds):
     @property
     def title(self) -> str:
         """What messages call the data."""
-        return f"{self.kind} clouds of seed {self.seed}"
+        return clouds_title(self.seed)
 
 
 class Reach(Section):

@@ -1,9 +1,9 @@
 """Sections of sources whose files hold many structures each, together with what is known of them."""
 
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PositiveInt, field_validator, model_validator
 
 from matsci_hpc.config.base import Section
 from matsci_hpc.targets import ATOM_FIELDS, MAX_TARGETS, TargetKind, TargetSpec
@@ -74,6 +74,10 @@ def usable_names(targets: dict[str, Target]) -> dict[str, Target]:
     return targets
 
 
+TargetColumns = Annotated[dict[str, TargetColumn], Field(max_length=MAX_TARGETS), AfterValidator(usable_names)]
+TargetKeys = Annotated[dict[str, TargetKey], Field(max_length=MAX_TARGETS), AfterValidator(usable_names)]
+
+
 class FilesSource(Section):
     """One input, several, or one for each split."""
 
@@ -116,31 +120,21 @@ class CsvSource(FilesSource):
     id_column: str | None = None
     """Column with the id, also where it is called id. Left out, ids are made of file name and row, the first row below
     the header being 1."""
-    targets: dict[str, TargetColumn] = Field(default_factory=dict, max_length=MAX_TARGETS)
+    targets: TargetColumns = Field(default_factory=dict)
     """Targets by the name they get in the data set. An empty cell, na, n/a, nan, none or null means no label."""
     split_column: str | None = None
     """Column that names the split of each structure."""
-
-    @field_validator("targets")
-    @classmethod
-    def _usable_names(cls, targets: dict[str, TargetColumn]) -> dict[str, TargetColumn]:
-        return usable_names(targets)
 
 
 class KeyedSource(FilesSource):
     """A source that stores entries by name with every structure."""
 
-    targets: dict[str, TargetKey] = Field(default_factory=dict, max_length=MAX_TARGETS)
+    targets: TargetKeys = Field(default_factory=dict)
     """Targets by the name they get in the data set. No entry, null, or NaN means no label."""
     id_key: str | None = None
     """Entry with the id. Left out, ids are made of file name and number, counted from 0."""
     split_key: str | None = None
     """Entry that names the split of each structure."""
-
-    @field_validator("targets")
-    @classmethod
-    def _usable_names(cls, targets: dict[str, TargetKey]) -> dict[str, TargetKey]:
-        return usable_names(targets)
 
 
 class ExtxyzSource(KeyedSource):
@@ -179,6 +173,8 @@ class LmdbSource(KeyedSource):
     kind: Literal["lmdb"]
     trust_pickle: bool = False
     """Whether whoever made the file may run programs on this machine as you: that is what loading a pickle allows."""
+    database: str | None = Field(default=None, min_length=1)
+    """Name of the database within the file, where it holds several. Left out, the entries of the main one are read."""
     structure_key: str = "structure"
     """Entry with the structure; where there is none, atoms, positions and cell are looked for by their usual names."""
     coordinates: Literal["auto", "cartesian", "fractional"] = "auto"

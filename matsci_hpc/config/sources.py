@@ -12,11 +12,10 @@ from matsci_hpc.config.record_sources import (
     ExtxyzSource,
     LmdbSource,
     MpJsonSource,
-    TargetColumn,
+    TargetColumns,
     check_target_name,
-    usable_names,
 )
-from matsci_hpc.targets import MAX_SPLITS, MAX_TARGETS
+from matsci_hpc.targets import MAX_SPLITS
 
 
 class SymmetryClouds(Section):
@@ -41,6 +40,11 @@ class SymmetryClouds(Section):
     """Also write the multilabel target `subgroups`: every listed group that the cloud's group contains."""
 
 
+def clouds_title(seed: int) -> str:
+    """What messages and manifests call symmetry clouds of a seed."""
+    return f"symmetry clouds of seed {seed}"
+
+
 class SymmetrySource(SymmetryClouds):
     """Synthetic point clouds as the input of a preparation."""
 
@@ -57,15 +61,10 @@ class FileSource(Section):
     """CSV file with a row per structure."""
     id_column: str = "id"
     """Column of the CSV that holds the ids of the structures: file names without what follows the last point."""
-    targets: dict[str, TargetColumn] = Field(default_factory=dict, max_length=MAX_TARGETS)
+    targets: TargetColumns = Field(default_factory=dict)
     """Targets by the name they get in the data set. An empty cell, na, n/a, nan, none or null means no label."""
     split_column: str | None = None
     """Column of the CSV that names the split of each structure."""
-
-    @field_validator("targets")
-    @classmethod
-    def _usable_names(cls, targets: dict[str, TargetColumn]) -> dict[str, TargetColumn]:
-        return usable_names(targets)
 
 
 class ShardsSource(Section):
@@ -118,6 +117,9 @@ class PoscarSource(FileSource):
     """
 
     kind: Literal["poscar"]
+    prefer: Literal["contcar", "poscar"] = "contcar"
+    """Which file is the structure of a folder that holds a CONTCAR, the end of a relaxation, and a POSCAR, its
+    beginning. The other goes to the quarantine."""
 
 
 Source = Annotated[

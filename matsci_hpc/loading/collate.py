@@ -19,6 +19,7 @@ from matsci_hpc.errors import MachineError
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.collection import Collection, ShardPart
 from matsci_hpc.loading.edges import sample_edges
+from matsci_hpc.ragged import offsets
 from matsci_hpc.shards.layout import Array, is_present, target_path
 from matsci_hpc.shards.reader import DataSet
 from matsci_hpc.targets import TargetSpec
@@ -65,8 +66,8 @@ class _Build:
 
     def __init__(self, collection: Collection, samples: Numbers, *, pin: bool) -> None:
         self.collection, self.samples, self.pin = collection, samples, pin
-        self.first_atom = _pointer(collection.atoms(samples))
-        self.first_edge = _pointer(collection.edges(samples))
+        self.first_atom = offsets(collection.atoms(samples))
+        self.first_edge = offsets(collection.edges(samples))
         self.atoms, self.edges = int(self.first_atom[-1]), int(self.first_edge[-1])
         if self.edges > MAX_EDGES:
             raise MachineError(
@@ -260,9 +261,3 @@ def _runs(part: ShardPart) -> _Runs:
 def _copy(target: Any, source: Array, slices: list[_Slice]) -> None:
     for begin, end, target_begin, target_end in slices:
         target[target_begin:target_end] = source[begin:end]
-
-
-def _pointer(counts: Array) -> Numbers:
-    pointer = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=pointer[1:])
-    return pointer

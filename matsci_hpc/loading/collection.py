@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.generated import GeneratedData
+from matsci_hpc.loading.same_samples import same_samples
 from matsci_hpc.shards.layout import Array
 from matsci_hpc.shards.reader import DataSet, Place, ShardPool
 from matsci_hpc.shards.statistics import TargetStatistics
@@ -67,6 +68,12 @@ class Collection:
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
+
+    def shared_by(self, ranks: int) -> None:
+        """Say how many ranks take samples, each of them its own share. It changes what takes how long, nothing else."""
+        for each in self.datasets:
+            if isinstance(each, GeneratedData):
+                each.shared_by(ranks)
 
     def atoms(self, samples: Numbers) -> Numbers:
         """Atoms of each sample: int64 [n]."""
@@ -176,11 +183,9 @@ class Collection:
 
 def _refuse_twice(datasets: list[DataSet | GeneratedData]) -> None:
     """Each sample counts once per epoch, so no data set may be there twice, under whatever path."""
-    seen: dict[str, DataSet | GeneratedData] = {}
-    for each in datasets:
-        other = seen.setdefault(each.manifest.fingerprint, each)
-        if other is not each:
-            raise UserInputError(f"data.train: {each.name} holds the same data as {other.name}")
+    for found in same_samples((each.name, each.manifest) for each in datasets):
+        if found.certain:
+            raise UserInputError(f"data.train: {found.text}; {found.advice}")
 
 
 def _same_targets(datasets: list[DataSet | GeneratedData]) -> dict[str, TargetSpec]:

@@ -1,9 +1,8 @@
 """A data set without files: its samples are made when a batch asks for them, the very ones that shards would hold.
 
-To planning and collating it looks like a data set in a folder. A block of the generator stands for a shard, so a block
-is drawn whole for any sample of it; the last blocks are kept, and batches should come in an order that stays within a
-few of them. The number of atoms is what a block begins with, and with a cutoff that reaches over every cloud n atoms
-have n (n - 1) edges, so nothing is drawn to plan.
+To planning and collating it looks like a data set in a folder; a split stands for a shard. The number of atoms is what
+a block of the generator begins with, and with a cutoff that reaches over every cloud n atoms have n (n - 1) edges, so
+nothing is drawn to plan.
 """
 
 import hashlib
@@ -19,18 +18,17 @@ from numpy.typing import NDArray
 from matsci_hpc import subgroups
 from matsci_hpc.config.generated import GeneratedSymmetry
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.loading.generated_clouds import KeptClouds
 from matsci_hpc.loading.generated_sizes import Numbers, Split, SplitSizes, splits_of
-from matsci_hpc.neighbors import RULE, TIE_TOLERANCE
+from matsci_hpc.neighbors import RULE, TIE_TOLERANCE, senders_of_all_pairs
+from matsci_hpc.ragged import offsets
 from matsci_hpc.shards.layout import FORMAT_VERSION, Array
 from matsci_hpc.shards.manifest import Counts, FileRecord, Manifest, NeighborRecord
-from matsci_hpc.sources.cloud_generator import BLOCK, CloudBlock
-from matsci_hpc.sources.clouds import ranges
+from matsci_hpc.sources.cloud_generator import BLOCK, VERSION
 from matsci_hpc.sources.symmetry import generator_of
 from matsci_hpc.structure import MIN_DISTANCE
 from matsci_hpc.targets import TargetSpec
 
-CACHE_BYTES = 64 * 2**20
-"""Blocks kept by a process."""
 ROUNDING = 1e-5
 """Angstrom. More than single precision moves an atom of a cloud."""
 FARTHEST = 9.0
@@ -40,7 +38,7 @@ FARTHEST = 9.0
 class GeneratedData:
     """Symmetric point clouds as a data set.
 
-    Threads may share it: each step on the table of blocks is atomic, and two threads can at worst draw a block twice.
+    Threads may share it.
 
     Args:
         section: what is generated.
@@ -69,7 +67,7 @@ class GeneratedData:
         self._sizes = [SplitSizes(self._generator, each) for each in self._splits]
         self.manifest = self._manifest(cutoff)
         self.index = GeneratedIndex(self)
-        self._blocks: dict[tuple[int, int], CloudBlock] = {}
+        self._kept = KeptClouds(self._generator)
 
     def __len__(self) -> int:
         return self._splits[-1].first + self._splits[-1].count
@@ -78,27 +76,27 @@ class GeneratedData:
     def drawn_bytes(self) -> int:
         """About what all samples take, once drawn."""
         largest = max(self._sizes, key=lambda each: each.split.count)
-        return int(len(self) * largest.mean_atoms * 13)
+        return int(len(self) * largest.sample_bytes)
+
+    def shared_by(self, ranks: int) -> None:
+        """Say how many ranks draw samples, each of them its own: that decides how, never what."""
+        self._kept.ranks = ranks
 
     def part(self, number: int, rows: Numbers) -> tuple[dict[str, Array], Numbers]:
-        """Arrays, named as in a shard, that hold some rows of a block, and where in them these rows are."""
-        split = self._split_of_block(number)
-        block = self._block(split, number - split.first_block)
-        begin = block.offset[rows]
-        atoms = block.offset[rows + 1] - begin
-        chosen = ranges(begin.astype(np.intp), atoms.astype(np.intp))
-        group = block.point_group[rows]
+        """Arrays, named as in a shard, that hold some samples of a split, and where in them these are."""
+        clouds = self._kept.clouds(self._sizes[number], rows)
+        atoms = np.diff(clouds.offset)
         arrays: dict[str, Array] = {
-            "offsets/atoms": _offsets(atoms),
-            "offsets/edges": _offsets(atoms * (atoms - 1)),
-            "atoms/atomic_number": block.atomic_number[chosen],
-            "atoms/position": block.position[chosen],
+            "offsets/atoms": clouds.offset,
+            "offsets/edges": offsets(atoms * (atoms - 1)),
+            "atoms/atomic_number": clouds.atomic_number,
+            "atoms/position": clouds.position,
             "atoms/degree": np.repeat(atoms - 1, atoms).astype(np.uint16),
-            "edges/sender": _senders(atoms.tolist()),
-            "targets/point_group": group,
+            "edges/sender": senders_of_all_pairs(atoms),
+            "targets/point_group": clouds.point_group,
         }
         if self._contains is not None:
-            arrays["targets/subgroups"] = self._contains[group]
+            arrays["targets/subgroups"] = self._contains[clouds.point_group]
         return arrays, np.arange(len(rows))
 
     def sample_name(self, number: int) -> str:
@@ -117,19 +115,19 @@ class GeneratedData:
             "source": self.section.model_dump(mode="json"),
         }
 
-    def blocks(self, numbers: Numbers) -> Numbers:
-        """Number of the block of each sample, counted through all splits: int64 [n]."""
-        block = np.empty(len(numbers), dtype=np.int64)
-        for split, mine in self._by_split(numbers):
-            block[mine] = (numbers[mine] - split.first) // BLOCK + split.first_block
-        return block
+    def split_numbers(self, numbers: Numbers) -> Numbers:
+        """Number of the split of each sample: int64 [n]."""
+        split = np.empty(len(numbers), dtype=np.int64)
+        for each, mine in self._by_split(numbers):
+            split[mine] = each.number
+        return split
 
-    def rows(self, numbers: Numbers) -> Numbers:
-        """Place of each sample in its block: int64 [n]."""
-        row = np.empty(len(numbers), dtype=np.int64)
-        for split, mine in self._by_split(numbers):
-            row[mine] = (numbers[mine] - split.first) % BLOCK
-        return row
+    def positions(self, numbers: Numbers) -> Numbers:
+        """Place of each sample in its split: int64 [n]."""
+        position = np.empty(len(numbers), dtype=np.int64)
+        for each, mine in self._by_split(numbers):
+            position[mine] = numbers[mine] - each.first
+        return position
 
     def atoms(self, numbers: Numbers) -> Numbers:
         """Atoms of each sample: int64 [n]."""
@@ -146,22 +144,6 @@ class GeneratedData:
     def present(self, numbers: Numbers) -> Numbers:
         """Which targets each sample carries, a bit for each: all of them, int64 [n]."""
         return np.full(len(numbers), (1 << len(self.manifest.targets)) - 1, dtype=np.int64)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Blocks stay behind; another process draws its own."""
-        return {**self.__dict__, "_blocks": {}}
-
-    def _block(self, split: Split, number: int) -> CloudBlock:
-        key = split.number, number
-        block = self._blocks.pop(key, None) or self._generator.block(split.name, number)
-        self._blocks[key] = block
-        kept = max(1, CACHE_BYTES // max(1, block.position.nbytes + block.atomic_number.nbytes))
-        for oldest in list(self._blocks)[:-kept]:
-            self._blocks.pop(oldest, None)
-        return block
-
-    def _split_of_block(self, number: int) -> Split:
-        return next(each for each in reversed(self._splits) if each.first_block <= number)
 
     def _by_split(self, numbers: Numbers) -> Iterator[tuple[Split, Any]]:
         """The splits that some samples belong to, and which of them do."""
@@ -180,11 +162,12 @@ class GeneratedData:
             targets["subgroups"] = TargetSpec(kind="multilabel", classes=groups)
         # Not how many: two sources that differ in nothing else have the same samples.
         settings = self.section.model_dump(mode="json", exclude={"samples", "epoch"})
-        text = json.dumps([FORMAT_VERSION, "generated", BLOCK, settings, cutoff], sort_keys=True)
+        text = json.dumps([FORMAT_VERSION, "generated", BLOCK, VERSION, settings, cutoff], sort_keys=True)
         totals = [each.totals for each in self._sizes]
         no_file = FileRecord(file="", bytes=0, xxh3_128="")
         return Manifest(
             fingerprint=hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+            generators=[self.name],
             counts=Counts(
                 inputs=len(self),
                 samples=len(self),
@@ -212,8 +195,8 @@ class GeneratedIndex:
         self.atoms = _Column(data.atoms)
         self.edges = _Column(data.edges)
         self.present = _Column(data.present)
-        self.shard = _Column(data.blocks)
-        self.row = _Column(data.rows)
+        self.shard = _Column(data.split_numbers)
+        self.row = _Column(data.positions)
         self.by_split = _Column(np.asarray)
 
     def __len__(self) -> int:
@@ -246,15 +229,3 @@ def _refuse_unknown_edges(section: GeneratedSymmetry, cutoff: float) -> None:
             f"nearer than {MIN_DISTANCE:g} angstrom, which preparation refuses; set min_distance to "
             f"{math.ceil(least * 1000) / 1000:g} or more, {files}"
         )
-
-
-def _offsets(counts: Numbers) -> Numbers:
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def _senders(sizes: list[int]) -> NDArray[np.uint8]:
-    """Senders of all edges, by receiver: of each atom every other one of its cloud, uint8 [edges]."""
-    every = {n: np.tile(np.arange(n, dtype=np.uint8), (n, 1))[~np.eye(n, dtype=bool)] for n in set(sizes)}
-    return np.concatenate([every[n] for n in sizes])

@@ -14,19 +14,20 @@ Numbers = NDArray[np.int64]
 
 SIZES_KEPT = 256
 """Blocks of an endless split whose sizes are kept."""
+ATOM_BYTES = 3 * 4 + 1
+"""Of a position in single precision and an atomic number."""
 COUNTED = 1 << 16
 """Samples of an endless split that its statistics are taken from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Samples and blocks of a split; `first` of each counts through all splits before it."""
+    """Samples of a split; `first` counts through all splits before it."""
 
     number: int
     name: str
     count: int
     first: int
-    first_block: int
 
     @property
     def endless(self) -> bool:
@@ -53,9 +54,9 @@ class SplitSizes:
         self._kept: dict[int, NDArray[np.uint8]] = {}
 
     @property
-    def mean_atoms(self) -> float:
-        """Of a sample."""
-        return float(self._known.mean())
+    def sample_bytes(self) -> float:
+        """What a sample takes on average, once drawn."""
+        return float(self._known.mean()) * ATOM_BYTES
 
     @property
     def totals(self) -> tuple[int, int]:
@@ -99,8 +100,7 @@ class SplitSizes:
 
 def splits_of(counts: dict[str, int]) -> Iterator[Split]:
     """The splits of a source, from the number of samples in each."""
-    first = first_block = 0
+    first = 0
     for number, (name, count) in enumerate(counts.items()):
-        yield Split(number, name, count, first, first_block)
+        yield Split(number, name, count, first)
         first += count
-        first_block += -(-count // BLOCK)

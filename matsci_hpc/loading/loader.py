@@ -160,6 +160,7 @@ class Loader:
         *,
         waits: bool = False,
     ) -> None:
+        collection.shared_by(division.ranks)
         self._collection, self._plan, self._division = collection, plan, division
         self._cursor, self._stop = start, stop
         self._cost, self._waits = cost, waits

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matsci_hpc.config.train import Data
-from matsci_hpc.config.train import DataSet as Entry
+from matsci_hpc.config.data import Data
+from matsci_hpc.config.data import DataSet as Entry
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collection import Collection
-from matsci_hpc.loading.generated import CACHE_BYTES, GeneratedData
+from matsci_hpc.loading.generated import GeneratedData
+from matsci_hpc.loading.generated_clouds import CACHE_BYTES
 from matsci_hpc.shards.reader import Place
 from matsci_hpc.sources.cloud_generator import BLOCK
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, Protocol
 
-from matsci_hpc.config.train import Batch, Data, TrainConfig
+from matsci_hpc.config.data import Data
+from matsci_hpc.config.train import Batch, TrainConfig
 from matsci_hpc.loading.permutation import Numbers
 
 OversizedPolicy = Literal["error", "keep", "skip"]

@@ -59,6 +59,7 @@ class Board:
         self._own = np.zeros(numbers, dtype=np.int64)
         self._lock = threading.Lock()
         self._pulse: Pulse | None = None
+        self._meeting: Any | None = None
         if comm is None:
             return
         from mpi4py import MPI
@@ -91,11 +92,13 @@ class Board:
                 return int(self._own[place])
             return self._fetch(place, 0, self._mpi.NO_OP)
 
-    def meet(self, limit_s: float | None = None) -> bool:
+    def meet(self, limit_s: float | None = None, meanwhile: Callable[[], object] = lambda: None) -> bool:
         """Wait until every rank is here, idle all the while; collective.
 
         Args:
             limit_s: how long at most, on this rank; None waits for ever.
+            meanwhile: called again and again. Where it raises an error, this rank counts as here all the same, and its
+                next call goes on with the same meeting.
 
         Returns:
             Whether they all came.
@@ -103,14 +106,17 @@ class Board:
         if self._comm is None:
             return True
         end_s = None if limit_s is None else time.monotonic() + limit_s
-        with self._lock:
-            request = self._comm.Ibarrier()
+        if self._meeting is None:
+            with self._lock:
+                self._meeting = self._comm.Ibarrier()
         while True:
             with self._lock:
-                if request.Test():
+                if self._meeting.Test():
+                    self._meeting = None
                     return True
             if end_s is not None and time.monotonic() > end_s:
                 return False
+            meanwhile()
             time.sleep(LOOK_S)
 
     def free(self) -> None:

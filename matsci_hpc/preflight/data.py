@@ -7,6 +7,7 @@ from matsci_hpc.config.generated import MAX_SAMPLES
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.opening import generated
+from matsci_hpc.loading.same_samples import same_samples
 from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.subject import Subject
 from matsci_hpc.preflight.words import counted
@@ -47,7 +48,7 @@ def data_findings(config: TrainConfig, manifests: Mapping[Path, Manifest]) -> It
     faults = [*_same_data(manifests), *_targets(config, manifests, missing=missing)]
     faults += [*_splits(config, manifests, missing=missing)]
     yield from faults
-    if not faults:
+    if not any(each.level == "error" for each in faults):
         for folder, each in manifests.items():
             split = config.data.split
             there, of = each.splits.get(split, 0), counted(each.counts.samples, "sample")
@@ -75,11 +76,8 @@ def shard_findings(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def _same_data(manifests: Mapping[Path, Manifest]) -> Iterator[Finding]:
-    seen: dict[str, Path] = {}
-    for folder, each in manifests.items():
-        other = seen.setdefault(each.fingerprint, folder)
-        if other != folder:
-            yield Finding("error", "data", f"{folder} holds the same data as {other}", "name it once in data.train")
+    for found in same_samples((str(folder), each) for folder, each in manifests.items()):
+        yield Finding("error" if found.certain else "warning", "data", found.text, found.advice)
     cutoffs = {folder: each.neighbors.cutoff_angstrom for folder, each in manifests.items()}
     if len(set(cutoffs.values())) > 1:
         shown = ", ".join(f"{folder} {cutoff:g}" for folder, cutoff in cutoffs.items())

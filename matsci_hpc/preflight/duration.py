@@ -126,8 +126,11 @@ def _between_checkpoints(config: TrainConfig, found: Duration, speed: Speed) -> 
 def preparation_findings(sample: PrepSample, job: Job, site: Site) -> Iterator[Finding]:
     """How long a preparation takes, from a few of its inputs on one core here."""
     total_s = sample.input_s * sample.inputs / job.ranks
+    inputs = counted(sample.inputs, "input")
+    if not sample.exact:
+        inputs = f"about {inputs} (estimated, as only a part of the input was looked at)"
     text = (
-        f"about {time_in_words(total_s)} for {counted(sample.inputs, 'input')} on {counted(job.ranks, 'rank')}, from "
+        f"about {time_in_words(total_s)} for {inputs} on {counted(job.ranks, 'rank')}, from "
         f"{sample.sampled:,} of them on one core of this machine, {1e3 * sample.input_s:.3g} ms each"
     )
     limit_s = working_limit_s(job, site)

@@ -1,25 +1,29 @@
 """A few inputs of a preparation, converted as it would: how large and how slow one is, and how many there are."""
 
+import copy
 import itertools
 import os
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.config.record_sources import FilesSource
 from matsci_hpc.config.sources import FileSource as FileConfig
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.sources.base import Source
-from matsci_hpc.sources.files import InputFile, name_fits
-from matsci_hpc.sources.record_files import STAGED
+from matsci_hpc.sources.base import FlatSource, Source
+from matsci_hpc.sources.files import InputFile, is_plain_tar, name_fits
+from matsci_hpc.sources.record_source import Extent, RecordSource
 from matsci_hpc.sources.registry import open_source, reader_of
 
 SAMPLED = 256
 """Inputs converted."""
+FLAT_SAMPLED = 16_384
+"""Converted of a source that gives whole arrays, but no more than a shard: its first input may cost as much as all."""
 SLICE = 16
 """Converted between two looks at the clock."""
 LIMIT_S = 6.0
@@ -37,7 +41,8 @@ class PrepSample:
         sampled, rejected: inputs that were converted, and those of them that are unusable.
         bytes_per_input: in a shard.
         input_s: seconds that one takes on one rank here.
-        unpacked_bytes: of the copy that a compressed archive needs beside the data set.
+        unpacked_bytes: of the copy that compressed input needs beside the data set.
+        unseen: targets of which the part of the input that was looked at has nothing.
     """
 
     inputs: int
@@ -47,6 +52,7 @@ class PrepSample:
     bytes_per_input: float
     input_s: float
     unpacked_bytes: float = 0.0
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +72,32 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
         UserInputError: the input cannot be read, the table does not fit it, or none of the few is usable.
     """
     with tempfile.TemporaryDirectory(prefix="matsci-check-") as folder:
-        listing, staged_bytes = None, 0
+        unseen: tuple[str, ...] = ()
+        source: Source
         if isinstance(config.source, FileConfig):
             listing = list_some(config.source.path, Path(folder), suffixes=reader_of(config.source.kind).suffixes)
+            extent = Extent(listing.inputs, listing.exact, listing.bytes if _is_packed(config.source) else 0.0)
             source = _file_source(config, config.source, listing)
+        elif isinstance(config.source, FilesSource):
+            records: RecordSource = reader_of(config.source.kind).some_of(config.source, config.splits, Path(folder))
+            source, extent, unseen = records, records.records.extent, records.unseen
+            if not len(records):  # perhaps other files hold some, and what reads all of them says if not
+                source = open_source(config, Path(folder))
+                extent = replace(extent, inputs=len(source), exact=True)
         else:
             source = open_source(config, Path(folder))
-            staged = Path(folder, STAGED)
-            staged_bytes = sum(each.stat().st_size for each in staged.rglob("*") if each.is_file())
-        sampled, rejected, size, taken_s = _convert(config, source)
-    unpacked: float = staged_bytes
-    if listing and isinstance(config.source, FileConfig):
-        unpacked = listing.bytes if _is_packed(config.source) else 0.0
+            extent = Extent(len(source), exact=True)
+        convert_some = _convert_flat if isinstance(source, FlatSource) else _convert
+        sampled, rejected, size, taken_s = convert_some(config, source)
     return PrepSample(
-        inputs=listing.inputs if listing else len(source),
-        exact=listing.exact if listing else True,
+        inputs=extent.inputs,
+        exact=extent.exact,
         sampled=sampled,
         rejected=rejected,
         bytes_per_input=size / sampled,
         input_s=taken_s / sampled,
-        unpacked_bytes=unpacked,
+        unpacked_bytes=extent.unpacked_bytes,
+        unseen=unseen,
     )
 
 
@@ -156,19 +168,13 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes], 
 
 def _is_packed(source: FileConfig) -> bool:
     """Whether it is an archive that no rank can read from the middle."""
-    if source.path.is_dir():
-        return False
-    try:
-        with tarfile.open(source.path, mode="r:"):
-            return False
-    except tarfile.TarError:
-        return True
+    return not source.path.is_dir() and not is_plain_tar(source.path)
 
 
 def _file_source(config: PrepConfig, files: FileConfig, listing: Listing) -> Source:
     from matsci_hpc.sources.properties import read_properties
 
-    source: Source = reader_of(files.kind)(listing.some, read_properties(files), config.splits)
+    source: Source = reader_of(files.kind).of(files, listing.some, read_properties(files), config.splits)
     return source
 
 
@@ -189,6 +195,24 @@ def _convert(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
         raise UserInputError(f"none of {count} inputs is usable, the first because: {rejected[0].reason}")
     size = len(shard_image(block_content(config, source, structures, edges, 0)))
     return count, len(rejected), size, (time.perf_counter() - start_s) * count / max(count - 1, 1)
+
+
+def _convert_flat(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
+    """The same for the first shard of a source that preparation asks for whole arrays, not for objects."""
+    from matsci_hpc.conversion import convert
+    from matsci_hpc.shards.writer import shard_image
+    from matsci_hpc.training.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as preparation does
+    count = min(config.shard_size, len(source), FLAT_SAMPLED)
+    # On a copy, which leaves nothing drawn behind: imports and the first use of memory do not count.
+    convert(config, copy.copy(source), 0, count, 0)
+    start_s = time.perf_counter()
+    content, rejected = convert(config, source, 0, count, 0)
+    if content is None:
+        raise UserInputError(f"none of {count} inputs is usable, the first because: {rejected[0].reason}")
+    size = len(shard_image(content))
+    return count, len(rejected), size, time.perf_counter() - start_s
 
 
 def _slices(start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -138,6 +138,9 @@ def _preparation(config: PrepConfig, subject: Subject) -> Iterator[Finding]:
     if sample.rejected:
         text = f"{sample.rejected} of {sample.sampled} inputs that were tried are unusable"
         yield Finding("warning", "input", text, "quarantine.jsonl of the data set will say why")
+    if sample.unseen:
+        text = f"nothing of {', '.join(sample.unseen)} in the part of the input that was looked at"
+        yield Finding("warning", "input", text, "see whether their keys are spelled as in the input")
     yield from preparation_findings(sample, job, subject.site)
     shards = -(-sample.inputs // config.shard_size)
     need = data_set_need(shards, sample.bytes_per_input, sample.inputs, sample.unpacked_bytes)

@@ -22,7 +22,7 @@ from matsci_hpc.shards.manifest import (
 from matsci_hpc.shards.reader import map_shard
 from matsci_hpc.shards.records import read_block_record
 from matsci_hpc.shards.statistics import Merger, SplitStatistics
-from matsci_hpc.sources.base import Source
+from matsci_hpc.sources.base import Source, Synthetic
 from matsci_hpc.targets import TargetSpec
 from matsci_hpc.whole_files import appearing, file_checksum
 
@@ -62,9 +62,10 @@ def assemble(
     fields: dict[str, dict[str, str]] = {}
     samples = sum(shard.samples for shard in shards)
     with appearing(folder / INDEX) as temporary:
-        write_index(temporary, _index_rows(folder, shards, source.targets, fields), samples, fingerprint)
+        write_index(temporary, _index_rows(folder, shards, fingerprint, source.targets, fields), samples, fingerprint)
     return Manifest(
         fingerprint=fingerprint,
+        generators=list(source.generators) or None if isinstance(source, Synthetic) else None,
         counts=Counts(
             inputs=inputs,
             samples=samples,
@@ -108,7 +109,11 @@ def _collect(work: Path, blocks: int, quarantine: Path) -> tuple[list[ShardRecor
 
 
 def _index_rows(
-    folder: Path, shards: list[ShardRecord], targets: Mapping[str, TargetSpec], fields: dict[str, dict[str, str]]
+    folder: Path,
+    shards: list[ShardRecord],
+    fingerprint: str,
+    targets: Mapping[str, TargetSpec],
+    fields: dict[str, dict[str, str]],
 ) -> Iterator[dict[str, Array]]:
     """The index columns of each shard, and on the way, into `fields`, type and unit of every array.
 
@@ -117,7 +122,7 @@ def _index_rows(
     """
     units = UNITS | {target_path(name, spec): spec.unit for name, spec in targets.items() if spec.unit}
     for shard in shards:
-        arrays = map_shard(folder, shard)
+        arrays = map_shard(folder, shard, fingerprint)
         yield index_rows(arrays, dict(targets))
         for name, array in arrays.items():
             # Ids and senders are as wide as their shard needs: the manifest names the widest.

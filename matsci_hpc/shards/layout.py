@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc.neighbors import Edges
+from matsci_hpc.ragged import offsets
 from matsci_hpc.structure import Structure
 from matsci_hpc.targets import TargetSpec
 
@@ -85,7 +86,7 @@ def build_content(
     """
     sizes = np.array([len(each.atomic_number) for each in structures], dtype=np.int64)
     arrays: dict[str, Array] = {
-        "offsets/atoms": _offsets(sizes),
+        "offsets/atoms": offsets(sizes),
         "atoms/atomic_number": np.concatenate([each.atomic_number for each in structures]),
         "atoms/position": np.concatenate([each.position for each in structures]),
         "structures/id": np.array([each.id.encode() for each in structures], dtype=np.bytes_),
@@ -108,8 +109,8 @@ def edge_counts(arrays: Mapping[str, Array]) -> NDArray[np.int64]:
     """Number of edges of each sample of a shard, which may hold the edges or not: int64 [n]."""
     if "structures/edges" in arrays:
         return arrays["structures/edges"].astype(np.int64)
-    offsets = arrays["offsets/edges"].astype(np.int64)
-    counts: NDArray[np.int64] = offsets[1:] - offsets[:-1]
+    first = arrays["offsets/edges"].astype(np.int64)
+    counts: NDArray[np.int64] = first[1:] - first[:-1]
     return counts
 
 
@@ -142,7 +143,7 @@ def is_present(values: Array, spec: TargetSpec) -> NDArray[np.bool_]:
 
 def _edge_arrays(edges: list[Edges], counts: NDArray[np.int64], most_atoms: int) -> dict[str, Array]:
     arrays: dict[str, Array] = {
-        "offsets/edges": _offsets(counts),
+        "offsets/edges": offsets(counts),
         "atoms/degree": np.concatenate([each.degree for each in edges]),
         "edges/sender": np.concatenate([each.sender for each in edges]).astype(np.min_scalar_type(most_atoms - 1)),
         "edges/shift": np.concatenate([each.shift for each in edges]),
@@ -150,12 +151,6 @@ def _edge_arrays(edges: list[Edges], counts: NDArray[np.int64], most_atoms: int)
     if not arrays["edges/shift"].any():
         del arrays["edges/shift"]
     return arrays
-
-
-def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
 
 
 def _column(name: str, spec: TargetSpec, structures: Sequence[Structure]) -> Array:

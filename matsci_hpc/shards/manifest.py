@@ -68,6 +68,8 @@ class Manifest(_Strict):
     format_version: int = FORMAT_VERSION
     fingerprint: str
     """Hash of the input and of the config that made the data set."""
+    generators: list[str] | None = None
+    """Of synthetic samples, also where they came from other data sets: what drew them, its seed included."""
     counts: Counts
     remarks: dict[str, int]
     fields: dict[str, dict[str, str]]

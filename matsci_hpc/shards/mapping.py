@@ -34,18 +34,24 @@ _FIELDS: dict[tuple[Field, ...], tuple[Field, ...]] = {}
 """The few distinct `FileLayout.fields`, each kept once."""
 
 
-def file_layout(path: Path, number: int | None = None) -> FileLayout:
+class OtherShardError(ValueError):
+    """A whole file, but not the shard that was expected in its place."""
+
+
+def file_layout(path: Path, number: int | None = None, fingerprint: str | None = None) -> FileLayout:
     """Find the arrays of a file, in groups or not.
 
     Args:
         path: the file.
         number: which shard of its data set it must be, if it is one.
+        fingerprint: of its data set, if it is a shard. Shards made before they carried one are taken as they are.
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is damaged, or another shard.
+        OtherShardError: it is another shard, or one of another data set.
+        ValueError: it is damaged.
     """
-    return _layout(path, path.stat().st_size, number)
+    return _layout(path, path.stat().st_size, number, fingerprint)
 
 
 def memory_arrays(image: Array) -> dict[str, Array]:
@@ -63,26 +69,32 @@ def memory_arrays(image: Array) -> dict[str, Array]:
         raise ValueError(str(error)) from None
 
 
-def _layout(file_or_path: Any, size: int, number: int | None = None) -> FileLayout:
+def _layout(file_or_path: Any, size: int, number: int | None = None, fingerprint: str | None = None) -> FileLayout:
     fields: list[Field] = []
     places: list[tuple[int, int]] = []
     try:
         with h5py.File(file_or_path, "r", locking=False) as file:
-            _check_number(file, number)
+            _check_place(file, number, fingerprint)
             for dataset in _datasets(file):
                 fields.append((dataset.name.lstrip("/"), dataset.dtype, tuple(dataset.shape[1:])))
                 # HDF5 gives no address to arrays without content.
                 places.append((dataset.id.get_offset() if dataset.size else 0, len(dataset)))
         distinct = tuple(fields)
         return FileLayout(_FIELDS.setdefault(distinct, distinct), np.array(places, dtype=np.int64), size)
+    except OtherShardError:
+        raise
     except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{file_or_path}: {error}") from None  # h5py raises any of these on a damaged file
 
 
-def _check_number(file: h5py.File, number: int | None) -> None:
+def _check_place(file: h5py.File, number: int | None, fingerprint: str | None) -> None:
     """A shard in the place of another may be as large, and would give the wrong samples without a word."""
-    if number is not None and file.attrs.get("number", number) != number:
-        raise ValueError(f"it is shard {file.attrs['number']}, not {number}")
+    for name, expected, what in (
+        ("fingerprint", fingerprint, "a file of another data set"),
+        ("number", number, "another shard of this data set"),
+    ):
+        if expected is not None and file.attrs.get(name, expected) != expected:
+            raise OtherShardError(what)
 
 
 def map_arrays(path: Path, layout: FileLayout | None = None) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from matsci_hpc.errors import MachineError, MatsciError, UserInputError
 from matsci_hpc.shards.index import Index, read_index
 from matsci_hpc.shards.layout import Array
 from matsci_hpc.shards.manifest import FileRecord, Manifest, ShardRecord, read_manifest
-from matsci_hpc.shards.mapping import FileLayout, file_layout, map_arrays, memory_arrays
+from matsci_hpc.shards.mapping import FileLayout, OtherShardError, file_layout, map_arrays, memory_arrays
 from matsci_hpc.whole_files import file_checksum
 
 MOST_MAPS = 16_384
@@ -65,8 +65,8 @@ class ShardPool:
         """Say that so many more shards may be asked for."""
         self._wanted += shards
 
-    def arrays(self, folder: Path, record: ShardRecord) -> dict[str, Array]:
-        """Arrays of a shard by their names on disk; read-only.
+    def arrays(self, folder: Path, record: ShardRecord, fingerprint: str) -> dict[str, Array]:
+        """Arrays of a shard of the data set with this fingerprint, by their names on disk; read-only.
 
         Raises:
             MachineError: the file is missing or not the one in the manifest.
@@ -74,9 +74,9 @@ class ShardPool:
         path = f"{folder}/{record.file}"
         arrays = self._mapped.pop(path, None)
         if arrays is None:
-            layout = self._layouts.get(path) or shard_layout(folder, record)
+            layout = self._layouts.get(path) or shard_layout(folder, record, fingerprint)
             self._layouts[path] = layout
-            arrays = map_shard(folder, record, layout)
+            arrays = map_shard(folder, record, fingerprint, layout)
         self._mapped[path] = arrays
         if len(self._mapped) > self.limit:
             for oldest in list(self._mapped)[: -self.limit]:
@@ -188,7 +188,7 @@ class DataSet:
         record = self.manifest.shards[number]
         if isinstance(self.place, ShardMemory):
             return self.place.arrays(record)
-        return self.pool.arrays(self.place, record)
+        return self.pool.arrays(self.place, record, self.manifest.fingerprint)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "index"}
@@ -210,8 +210,13 @@ def _check_index(folder: Path, record: FileRecord) -> None:
         raise UserInputError(f"{path}: the checksum differs; `matsci-hpc shards verify {folder}` tells more")
 
 
-def shard_layout(folder: Path, record: ShardRecord) -> FileLayout:
+def shard_layout(folder: Path, record: ShardRecord, fingerprint: str) -> FileLayout:
     """Where the arrays of a shard lie in its file.
+
+    Args:
+        folder: of the data set.
+        record: the shard.
+        fingerprint: of the data set.
 
     Raises:
         MachineError: the file is missing or not the one in the manifest.
@@ -223,19 +228,24 @@ def shard_layout(folder: Path, record: ShardRecord) -> FileLayout:
             raise MachineError(
                 f"{path}: {size} bytes, {record.bytes} expected; `matsci-hpc shards verify {folder}` tells more"
             )
-        return file_layout(path, record.number)
+        return file_layout(path, record.number, fingerprint)
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except OtherShardError as error:
+        raise MachineError(f"{path}: is {error}; `matsci-hpc shards verify {folder}` tells more") from None
     except ValueError:
         raise MachineError(f"{path}: damaged; `matsci-hpc shards verify {folder}` tells more") from None
 
 
-def map_shard(folder: Path, record: ShardRecord, layout: FileLayout | None = None) -> dict[str, Array]:
+def map_shard(
+    folder: Path, record: ShardRecord, fingerprint: str, layout: FileLayout | None = None
+) -> dict[str, Array]:
     """Map every array of a shard.
 
     Args:
         folder: of the data set.
         record: the shard.
+        fingerprint: of the data set.
         layout: of this shard, where it is known from an earlier time.
 
     Raises:
@@ -243,7 +253,7 @@ def map_shard(folder: Path, record: ShardRecord, layout: FileLayout | None = Non
     """
     path = folder / record.file
     try:
-        return map_arrays(path, layout or shard_layout(folder, record))
+        return map_arrays(path, layout or shard_layout(folder, record, fingerprint))
     except OSError as error:
         raise MachineError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError:

@@ -1,82 +1,76 @@
 """Databases of ASE, in SQLite or JSON."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from matsci_hpc.config.record_sources import AseDbSource as Config
 from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.sources.databases import Database, Databases, Keys, Listed
 from matsci_hpc.sources.extxyz import from_ase
-from matsci_hpc.sources.record_files import distinct_names
-from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry
+from matsci_hpc.sources.files import changed
+from matsci_hpc.sources.record_heads import MOST_RECORDS
+from matsci_hpc.sources.records import Atoms, RecordError, entry
 from matsci_hpc.structure import Rejected
 
 _BLOCK_BYTES = 1 << 20
 
 
-class AseRows:
+class AseRows(Databases):
     """The rows of some databases, in the order of their numbers."""
 
-    def __init__(self, paths: list[tuple[str | None, Path]], where: str) -> None:
-        self.where, self.paths = where, paths
-        digest = xxhash.xxh3_128()
-        self.names = distinct_names([path for _, path in paths])
-        self.rows: list[NDArray[np.int64]] = []
-        self.first = [0]
-        for name, (split, path) in zip(self.names, paths, strict=True):
-            digest.update(repr((name, split)).encode())
-            _hash_file(path, digest)
-            numbers = _numbers(path)
-            self.rows.append(numbers)
-            self.first.append(self.first[-1] + len(numbers))
-        self.digest = digest.hexdigest()
+    @classmethod
+    def open(cls, config: Config, staging: Path) -> Self:  # noqa: ARG003 - where other sources unpack
+        """The rows of the databases that a config names."""
+        return cls(config.paths, config.where)
 
     @classmethod
-    def from_config(
-        cls,
-        config: Config,
-        splits: Iterable[str],
-        staging: Path,  # noqa: ARG003 - where other sources unpack
-    ) -> RecordSource:
-        """The source that a config describes.
+    def open_some(cls, config: Config, staging: Path) -> Self:  # noqa: ARG003 - as above
+        """The first rows of some of the databases. JSON is read whole, as ASE has no other way."""
+        return cls(config.paths, config.where, MOST_RECORDS)
 
-        Args:
-            config: the `source` section.
-            splits: names of the splits for rows that the input gives none.
-            staging: not used.
+    def list_records(self, path: Path, digest: xxhash.xxh3_128, most: int | None) -> Listed:
+        """Row numbers, ascending; those of removed rows are missing."""
+        if most is None:
+            _hash_file(path, digest)
+        state = _state(path)
+        try:
+            rows, count = _json_rows(path, most) if _is_json(path) else _sqlite_rows(path, most)
+        except Exception as error:  # noqa: BLE001 - a file of anything else raises anything
+            raise UserInputError(f"{path}: cannot be read as a database of ASE: {_one_line(error)}") from None
+        table = np.array(rows, dtype=np.int64).reshape(-1, 2)
+        return Listed(table[:, 0].copy(), table[:, 1] + 1, state, count)
 
-        Raises:
-            UserInputError: a file is missing, or no database of ASE.
-            MachineError: reading fails.
-        """
-        return RecordSource(cls(config.paths, config.where), Wanted.of(config), splits, config.file_splits)
+    def read_keys(self, database: Database, keys: Keys) -> "Iterator[AseRow | Rejected]":
+        """The rows of some numbers."""
+        connection = self._connected(database)
+        for key in keys:
+            row = int(key)
+            name, identifier = f"{database.name} row {row}", f"{database.name}#{row}"
+            try:
+                yield AseRow(name, identifier, database.split, connection.get(id=row))
+            except KeyError:
+                raise changed(database.path) from None
+            except Exception as error:  # noqa: BLE001 - a damaged row raises anything
+                yield Rejected(name, f"not a readable row: {_one_line(error)}")
 
-    def __len__(self) -> int:
-        return self.first[-1]
-
-    def read(self, start: int, stop: int) -> "Iterator[AseRow | Rejected]":
-        """The rows `start` to `stop - 1`, counted through all databases."""
-        for number, (split, path) in enumerate(self.paths):
-            first = self.first[number]
-            chosen = self.rows[number][max(start - first, 0) : max(stop - first, 0)]
-            if len(chosen) == 0:
-                continue
-            database = _connected(path)
-            if path.suffix.lower() == ".json":  # which is read whole for every row that is asked for
-                database = _Loaded({row.id: row for row in database.select()})
-            for row in chosen.tolist():
-                name, identifier = f"{self.names[number]} row {row}", f"{self.names[number]}#{row}"
-                try:
-                    yield AseRow(name, identifier, split, database.get(id=row))
-                except Exception as error:  # noqa: BLE001 - a damaged row raises anything
-                    yield Rejected(name, f"not a readable row: {_one_line(error)}")
+    @staticmethod
+    def _connected(database: Database) -> Any:
+        if _state(database.path) != database.state:
+            raise changed(database.path)
+        connection = _connected(database.path)
+        if not _is_json(database.path):
+            return connection
+        try:  # it is read whole for every row that is asked for
+            return _Loaded({row.id: row for row in connection.select()})
+        except Exception:  # noqa: BLE001 - it could be read when it was listed
+            raise changed(database.path) from None
 
 
 class AseRow:
@@ -138,7 +132,7 @@ def _connected(path: Path) -> Any:
     import ase.db
 
     connect: Any = ase.db.connect  # ASE is typed in parts
-    kind = "json" if path.suffix.lower() == ".json" else "db"
+    kind = "json" if _is_json(path) else "db"
     # serial: where MPI is loaded, ASE would have all ranks read together, and each of ours reads on its own.
     database = connect(str(path), type=kind, serial=True, use_lock_file=False)
     if kind == "db":
@@ -146,25 +140,38 @@ def _connected(path: Path) -> Any:
     return database
 
 
-def _numbers(path: Path) -> NDArray[np.int64]:
-    """Row numbers, ascending; those of removed rows are missing."""
-    try:
-        if path.suffix.lower() == ".json":
-            rows = [row.id for row in _connected(path).select()]
-        else:
-            rows = _sqlite_numbers(path)
-    except Exception as error:  # noqa: BLE001 - a file of anything else raises anything
-        raise UserInputError(f"{path}: cannot be read as a database of ASE: {_one_line(error)}") from None
-    return np.array(sorted(rows), dtype=np.int64)
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
 
 
-def _sqlite_numbers(path: Path) -> list[int]:
+def _json_rows(path: Path, most: int | None) -> tuple[list[tuple[int, int]], int]:
+    """As `_sqlite_rows`."""
+    rows = sorted((row.id, row.natoms) for row in _connected(path).select())
+    return rows[:most], len(rows)
+
+
+def _sqlite_rows(path: Path, most: int | None) -> tuple[list[tuple[int, int]], int]:
+    """Number and about the size of the first rows, and how many rows there are."""
     with closing(_open_sqlite(path)) as database:
         # ASE must not see another database than its own: it would make its tables in it.
         if not database.execute("select count(*) from sqlite_master where name = 'systems'").fetchone()[0]:
             raise ValueError("it has no table of systems")
-        _connected(path).count()  # says whether it is of a version that ASE reads
-        return [row for (row,) in database.execute("select id from systems")]
+        count = _connected(path).count()  # says whether it is of a version that ASE reads
+        query = "select id, coalesce(length(numbers), 0) from systems order by id limit ?"
+        return database.execute(query, [-1 if most is None else most]).fetchall(), count
+
+
+def _state(path: Path) -> bytes:
+    """Of SQLite the first 100 bytes, in which every change of the file is counted; of JSON a hash of the whole file."""
+    digest = xxhash.xxh3_128()
+    try:
+        if not _is_json(path):
+            with path.open("rb") as file:
+                return file.read(100)
+    except OSError as error:
+        raise UserInputError(f"{path}: cannot be read: {error.strerror}") from None
+    _hash_file(path, digest)
+    return digest.digest()
 
 
 def _open_sqlite(path: Path) -> sqlite3.Connection:

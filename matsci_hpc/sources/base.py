@@ -50,6 +50,14 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Synthetic(Protocol):
+    """A source that can have samples which nothing but a seed tells apart from others."""
+
+    generators: tuple[str, ...]
+    """What drew them, its seed included; data sets that name the same one may hold the same samples."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlatSamples:
     """Samples without periodic images end to end, n samples with A atoms in all, each at least one.

@@ -81,11 +81,12 @@ def parse_with_pymatgen(data: bytes) -> Atoms:
         raise CifError("a site is shared by several elements or partly occupied")
     if any(isinstance(site.specie, DummySpecies) for site in structure):
         raise CifError("an atom is no chemical element")
-    return (
-        np.array(structure.atomic_numbers, dtype=np.uint8),
-        np.asarray(structure.cart_coords, dtype=np.float32),
-        np.asarray(structure.lattice.matrix, dtype=np.float32),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is refused later
+        return (
+            np.array(structure.atomic_numbers, dtype=np.uint8),
+            np.asarray(structure.cart_coords, dtype=np.float32),
+            np.asarray(structure.lattice.matrix, dtype=np.float32),
+        )
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,9 @@
-"""Draws symmetric point clouds, a block at a time, as a pure function of seed, split and block."""
+"""Draws symmetric point clouds, each of them a pure function of seed, split and its number.
 
-from dataclasses import dataclass
+A block decides the groups and sizes of its clouds and gives each a stream of random numbers of its own. Whatever is
+drawn after that, redraws included, follows from the cloud's own stream, so a cloud is the same alone and among others.
+"""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +11,14 @@ from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.ragged import offsets
 from matsci_hpc.sources import clouds as flat
-from matsci_hpc.sources.clouds import Integers, offsets, ranges
-from matsci_hpc.sources.exact_random import ExactRandom, Single, squared_norm
+from matsci_hpc.sources.cloud_block import CloudBlock
+from matsci_hpc.sources.cloud_drafts import ORDER, ROTATION, Draft, of_radius_one, replaced
+from matsci_hpc.sources.clouds import Integers, ranges
+from matsci_hpc.sources.exact_random import ExactRandom, Single, Words, rotations, words
 from matsci_hpc.sources.extra_symmetry import has_extra_symmetry
-from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, crowded_orbits, grow, turned
+from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, crowded_orbits, turned
 from matsci_hpc.sources.symmetry_sieve import suspects
 
 BLOCK = 4096
@@ -20,8 +26,6 @@ BLOCK = 4096
 
 As many as a shard has by default, so that ranks seldom draw the same block for two shards.
 """
-HEAVIEST = 99
-"""Atomic numbers are 1 (H) to this (Es)."""
 LABEL_TOLERANCE = 1e-3
 """Angstrom. A cloud that a higher symmetry would describe to this accuracy is drawn again."""
 MAX_ROUNDS = 1024
@@ -29,26 +33,10 @@ MAX_ROUNDS = 1024
 TRIAL_CLOUDS = 8
 TRIAL_ROUNDS = 128
 """At the start that many of the fullest clouds of every group must come out in that many rounds."""
-VARIANTS = 16
-WIDTH = 128
-"""Clouds tried in a round at least, as long as that takes no more than `VARIANTS` of each: arrays pay from there."""
-
-
-@dataclass(frozen=True, slots=True)
-class CloudBlock:
-    """Clouds in the flat layout of a shard, for `clouds` clouds with `atoms` atoms in all.
-
-    Attributes:
-        position: float32 [atoms, 3], angstrom.
-        atomic_number: uint8 [atoms].
-        offset: int64 [clouds + 1], first atom of each cloud.
-        point_group: int16 [clouds], number in the list of groups.
-    """
-
-    position: NDArray[np.float32]
-    atomic_number: NDArray[np.uint8]
-    offset: NDArray[np.int64]
-    point_group: NDArray[np.int16]
+VARIANTS = (1, 2, 4, 8, 16)
+"""Variants of a cloud tried in the first rounds, and in all after them. Part of what defines the data."""
+VERSION = 2
+"""Goes up when the same settings give other clouds."""
 
 
 class CloudGenerator:
@@ -109,7 +97,31 @@ class CloudGenerator:
 
     def block(self, split: str, number: int) -> CloudBlock:
         """Samples `number * BLOCK` to `(number + 1) * BLOCK - 1` of a split, which has no end."""
-        return self.draw(ExactRandom(self.seed, split, number), BLOCK)
+        choice = self._choose(split, number)
+        block = self._drawn(choice.group, choice.orbits, choice.stream)
+        if self.jitter:
+            _shake(block.position, self.jitter * choice.random.normal(block.position.shape))
+        return block
+
+    def samples(self, split: str, numbers: NDArray[np.int64]) -> CloudBlock:
+        """Any samples of a split, in the order of the numbers: those of the whole blocks, to the last bit."""
+        block, row = np.divmod(numbers, BLOCK)
+        group, orbits = np.empty(len(numbers), dtype=np.intp), np.empty(len(numbers), dtype=np.intp)
+        stream = np.empty(len(numbers), dtype=np.uint64)
+        choices = [(block == number, self._choose(split, number)) for number in np.unique(block).tolist()]
+        for mine, choice in choices:
+            rows = row[mine]
+            group[mine], orbits[mine], stream[mine] = choice.group[rows], choice.orbits[rows], choice.stream[rows]
+        drawn = self._drawn(group, orbits, stream)
+        if self.jitter:
+            atoms = np.diff(drawn.offset)
+            noise = np.empty(drawn.position.shape)
+            for mine, choice in choices:
+                start = offsets(choice.orbits * self._order[choice.group])
+                of_block = self.jitter * choice.random.normal((int(start[-1]), 3))
+                noise[ranges(drawn.offset[:-1][mine], atoms[mine])] = of_block[ranges(start[row[mine]], atoms[mine])]
+            _shake(drawn.position, noise)
+        return drawn
 
     def sizes(self, split: str, number: int) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
         """Atoms and point group of each cloud of a block, which are decided first: a small part of the work.
@@ -117,26 +129,23 @@ class CloudGenerator:
         Returns:
             int64 [BLOCK] and int16 [BLOCK], as `block` has them.
         """
-        group, orbits = self._choose(ExactRandom(self.seed, split, number), BLOCK)
-        return (orbits * self._order[group]).astype(np.int64), group.astype(np.int16)
+        choice = self._choose(split, number)
+        return (choice.orbits * self._order[choice.group]).astype(np.int64), choice.group.astype(np.int16)
 
-    def draw(self, random: ExactRandom, count: int) -> CloudBlock:
-        """Draw clouds: the groups of all, the clouds of each order in turn, the order of their atoms, the jitter."""
-        group, orbits = self._choose(random, count)
+    def _drawn(self, group: Integers, orbits: Integers, stream: Words) -> CloudBlock:
+        """Clouds without jitter: those of each order in turn, then the order of their atoms."""
         start = offsets(orbits * self._order[group])
         atoms = np.empty((start[-1], 4), dtype=np.float32)
+        rotation = rotations(stream, ROTATION)
         for groups in self._by_order:
             chosen = np.flatnonzero(self._order[group] == groups.order)
             if len(chosen):
-                clouds = self._settled(random, groups, self._place[group[chosen]], orbits[chosen])
-                rotation = random.rotations(len(chosen))
-                _put(atoms, start[chosen], clouds, turned(clouds, rotation))
-        shuffled = _quads(atoms)[_shuffle(random, start)].view(np.float32).reshape(-1, 4)
+                clouds = self._settled(groups, self._place[group[chosen]], orbits[chosen], stream[chosen])
+                _put(atoms, start[chosen], clouds, turned(clouds, rotation.take(chosen, axis=2)))
+        shuffled = _quads(atoms)[_shuffle(stream, start)].view(np.float32).reshape(-1, 4)
         position = np.empty((len(atoms), 3), dtype=np.float32)
         for axis in range(3):  # by columns: copying rows of three takes four times as long
             position[:, axis] = shuffled[:, axis]
-        if self.jitter:
-            position = (position + self.jitter * random.normal(position.shape)).astype(np.float32)
         return CloudBlock(
             position=position,
             atomic_number=shuffled[:, 3].astype(np.uint8),
@@ -144,36 +153,40 @@ class CloudGenerator:
             point_group=group.astype(np.int16),
         )
 
-    def _choose(self, random: ExactRandom, count: int) -> tuple[Integers, Integers]:
-        """Group and number of orbits of each cloud; the first numbers that a block takes."""
-        group = random.below(len(self.groups), count)
-        return group, self._fewest[group] + random.below(self._most[group] - self._fewest[group] + 1, count)
+    def _choose(self, split: str, number: int) -> "_Choice":
+        """What a block decides for each of its clouds."""
+        random = ExactRandom(self.seed, split, number)
+        group = random.below(len(self.groups), BLOCK)
+        orbits = self._fewest[group] + random.below(self._most[group] - self._fewest[group] + 1, BLOCK)
+        return _Choice(group, orbits, random.streams(BLOCK), random)
 
     def _try_fullest_clouds(self) -> None:
         """Impossible settings fail now, not in the third hour of a job."""
         random = ExactRandom(self.seed, "", 0)
         for groups in self._by_order:
             place = np.repeat(np.arange(len(groups.numbers)), TRIAL_CLOUDS)
-            self._settled(random, groups, place, self._most[groups.numbers[place]], rounds=TRIAL_ROUNDS)
+            most = self._most[groups.numbers[place]]
+            self._settled(groups, place, most, random.streams(len(place)), rounds=TRIAL_ROUNDS)
 
     def _settled(
-        self, random: ExactRandom, groups: GroupsOfOrder, group: Integers, orbits: Integers, rounds: int = MAX_ROUNDS
+        self, groups: GroupsOfOrder, group: Integers, orbits: Integers, stream: Words, rounds: int = MAX_ROUNDS
     ) -> OrbitClouds:
         """Acceptable clouds of radius 1.
 
         Only the orbits at fault are drawn again: those with an atom too near another one, or all orbits of a
         cloud with an extra symmetry. Whole clouds would take far longer for many orbits about a high axis.
-        When few clouds are left, several variants of each are tried at once and the first good one is taken.
+        In later rounds few clouds are left; several variants of each are tried at once and the first good one is taken.
         """
         start = offsets(orbits)
-        whole = _Draft(np.empty((3, start[-1]), np.float32), np.empty(start[-1], np.intp), np.ones(start[-1], np.bool_))
+        whole = Draft.empty(orbits, stream)
         pending = np.arange(len(group))
         result: OrbitClouds | None = None
-        for _ in range(rounds):
-            variants = int(np.clip(WIDTH // len(pending), 1, VARIANTS)) if result else 1
+        for number in range(rounds):
+            variants = VARIANTS[min(number, len(VARIANTS) - 1)]
             trial = np.repeat(pending, variants)
-            draft = whole.redrawn(random, ranges(start[trial], orbits[trial]))
-            clouds = _of_radius_one(groups, group[trial], orbits[trial], draft)
+            attempt = number * max(VARIANTS) + np.tile(np.arange(variants), len(pending))
+            draft = whole.redrawn(ranges(start[trial], orbits[trial]), np.repeat(attempt, orbits[trial]))
+            clouds = of_radius_one(groups, group[trial], orbits[trial], draft)
             crowded = crowded_orbits(clouds, self.min_distance)
             if variants > 1:
                 bad = np.logical_or.reduceat(crowded, clouds.start[:-1]).reshape(-1, variants)
@@ -182,7 +195,7 @@ class CloudGenerator:
                 draft, crowded, clouds = draft.chosen(columns), crowded[columns], clouds.chosen(best)
             faulty = crowded | self._has_extra_symmetry(groups, clouds, crowded)[clouds.cloud]
             columns = ranges(start[pending], orbits[pending])
-            result = clouds if result is None else _replaced(result, columns, clouds)
+            result = clouds if result is None else replaced(result, columns, clouds)
             whole.point[:, columns], whole.kind[columns], whole.faulty[columns] = draft.point, draft.kind, faulty
             pending = pending[np.logical_or.reduceat(faulty, clouds.start[:-1])]
             if not len(pending):
@@ -215,33 +228,17 @@ class CloudGenerator:
         )
 
 
-class _Draft(NamedTuple):
-    """Orbits as drawn: points in the unit ball [3, K], atomic numbers [K], which are to be drawn again [K]."""
+class _Choice(NamedTuple):
+    """What a block of n clouds begins with: group, number of orbits and stream of each, [n]; jitter goes on from it."""
 
-    point: Single
-    kind: Integers
-    faulty: NDArray[np.bool_]
-
-    def chosen(self, columns: Integers) -> "_Draft":
-        return _Draft(self.point.take(columns, axis=1), self.kind[columns], self.faulty[columns])
-
-    def redrawn(self, random: ExactRandom, columns: Integers) -> "_Draft":
-        """The orbits of these columns, the faulty ones new."""
-        draft = self.chosen(columns)
-        new = np.flatnonzero(draft.faulty)
-        draft.point[:, new] = random.in_ball(len(new), 3)
-        draft.kind[new] = 1 + random.below(HEAVIEST, len(new))
-        return draft
+    group: Integers
+    orbits: Integers
+    stream: Words
+    random: ExactRandom
 
 
-def _of_radius_one(groups: GroupsOfOrder, group: Integers, orbits: Integers, draft: _Draft) -> OrbitClouds:
-    radius = np.sqrt(np.maximum.reduceat(squared_norm(draft.point), offsets(orbits)[:-1]))
-    return grow(groups, group, orbits, draft.point / np.repeat(radius, orbits), draft.kind)
-
-
-def _replaced(clouds: OrbitClouds, columns: Integers, by: OrbitClouds) -> OrbitClouds:
-    clouds.seed[:, columns], clouds.kind[columns], clouds.position[:, :, columns] = by.seed, by.kind, by.position
-    return clouds
+def _shake(position: Single, noise: NDArray[np.float64]) -> None:
+    position[:] = (position + noise).astype(np.float32)
 
 
 def _quads(atoms: Single) -> NDArray[np.complex128]:
@@ -261,7 +258,7 @@ def _put(atoms: Single, start: Integers, clouds: OrbitClouds, position: Single) 
     _quads(atoms)[(first + np.arange(order)[:, None]).ravel()] = _quads(rows.reshape(-1, 4))
 
 
-def _shuffle(random: ExactRandom, start: Integers) -> Integers:
+def _shuffle(stream: Words, start: Integers) -> Integers:
     """For every place in the block the atom that comes there: each cloud's own atoms in random order.
 
     The order of the operations would tell the group. The words that are sorted hold cloud, random bits and number
@@ -269,8 +266,8 @@ def _shuffle(random: ExactRandom, start: Integers) -> Integers:
     """
     atoms = np.diff(start)
     cloud = np.repeat(np.arange(len(atoms), dtype=np.uint64), atoms)
-    number = np.arange(start[-1]) - np.repeat(start[:-1], atoms)
-    keys = (cloud << np.uint64(40)) | (random.words(int(start[-1])).astype(np.uint64) << np.uint64(8))
-    keys |= number.astype(np.uint64)
+    number = (np.arange(start[-1]) - np.repeat(start[:-1], atoms)).astype(np.uint64)
+    random = words(np.repeat(stream, atoms), number + np.uint64(ORDER)) >> np.uint64(32)
+    keys = (cloud << np.uint64(40)) | (random << np.uint64(8)) | number
     keys.sort()
     return np.asarray((keys & np.uint64(255)).astype(np.intp) + np.repeat(start[:-1], atoms), dtype=np.intp)

@@ -12,14 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
+from matsci_hpc.ragged import offsets
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
-
-
-def offsets(counts: Integers) -> Integers:
-    """Where each of several consecutive runs starts, and where the last ends: [runs] to [runs + 1]."""
-    return np.concatenate([np.zeros(1, dtype=np.intp), np.cumsum(counts)])
 
 
 def ranges(starts: Integers, counts: Integers) -> Integers:

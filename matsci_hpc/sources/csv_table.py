@@ -2,10 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -13,44 +12,26 @@ import numpy as np
 from matsci_hpc.config.record_sources import CsvSource as Config
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.cif import CifError, parse_cif
-from matsci_hpc.sources.record_files import DamagedFileError, RecordFile, RecordIndex, list_record_files
-from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted
+from matsci_hpc.sources.indexed_records import IndexedRecords
+from matsci_hpc.sources.record_index import DamagedFileError, RecordFile
+from matsci_hpc.sources.records import Atoms, RecordError
 from matsci_hpc.structure import Rejected
 
 _MOST_FIELD_BYTES = 1 << 26
 """A CIF file of a million atoms. The usual limit of the csv module, 128 KiB, is one of a few thousand."""
 
 
-class CsvTables:
+class CsvTables(IndexedRecords):
     """The rows of some tables, empty ones left out."""
 
-    def __init__(self, files: list[RecordFile], config: Config, where: str) -> None:
-        self.where = where
+    suffixes = (".csv",)
+
+    def __init__(self, files: list[RecordFile], config: Config, most: int | None = None) -> None:
         self.structure_column = config.structure_column
         self._wanted = [config.structure_column, *(each.column for each in config.targets.values())]
         self._wanted += [each for each in (config.id_column, config.split_column) if each is not None]
         self.headers: list[list[str]] = []
-        self.index = RecordIndex(files, self._scan)
-        self.digest = self.index.digest
-
-    @classmethod
-    def from_config(cls, config: Config, splits: Iterable[str], staging: Path) -> RecordSource:
-        """The source that a config describes.
-
-        Args:
-            config: the `source` section.
-            splits: names of the splits for rows that the input gives none.
-            staging: folder where compressed tables are unpacked.
-
-        Raises:
-            UserInputError: nothing to read, no CSV, or a column is missing.
-            MachineError: reading or unpacking fails.
-        """
-        tables = cls(list_record_files(config.paths, (".csv",), staging), config, config.where)
-        return RecordSource(tables, Wanted.of(config), splits, config.file_splits)
-
-    def __len__(self) -> int:
-        return len(self.index)
+        super().__init__(files, config, most)
 
     def read(self, start: int, stop: int) -> Iterator["Row | Rejected"]:
         """The rows `start` to `stop - 1`, counted through all tables."""
@@ -59,7 +40,7 @@ class CsvTables:
             file = chunk.source.file.name
             with _wide_fields():
                 rows = [row for row in csv.reader(_lines(io.BytesIO(chunk.data)), strict=True) if row]
-            wanted = chunk.wanted(self.index)
+            wanted = chunk.wanted
             for number, row in enumerate(rows[wanted], chunk.first + wanted.start + 1):
                 name = f"{file} row {number}"
                 if len(row) > len(header):
@@ -68,7 +49,8 @@ class CsvTables:
                 cells = dict(zip(header, row + [""] * (len(header) - len(row)), strict=True))
                 yield Row(name, f"{file}#{number}", chunk.source.split, cells, self.structure_column)
 
-    def _scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:
+    def scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:
+        """Where rows begin that are not empty."""
         lines = _Counted(stream)
         reader = csv.reader(lines, strict=True)
         try:

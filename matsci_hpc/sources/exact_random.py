@@ -1,9 +1,13 @@
 """Random numbers, points and rotations that are the same to the last bit on every machine.
 
-The words come from Philox, whose stream is defined by its authors and not by a library. They become numbers by
-integer arithmetic, exact scaling, addition, multiplication, division and square roots, which IEEE 754 rounds in one
-way only. Sines, cosines and cube roots are left out: they differ between libraries and widths of vectors. So points
-in a ball come from a cube by rejection, and rotations from two points in a disc.
+What a block decides for all its samples together comes from Philox, whose stream is defined by its authors and not by a
+library. The rest of a sample comes from a stream of its own, of which any number can be had without those before it:
+SplitMix64 by G. L. Steele, D. Lea and C. H. Flood, Fast splittable pseudorandom number generators, OOPSLA 2014. So a
+sample is the same whether it is drawn alone or among others.
+
+Words become numbers by integer arithmetic, exact scaling, addition, multiplication, division and square roots, which
+IEEE 754 rounds in one way only. Sines, cosines and cube roots are left out: they differ between libraries and widths of
+vectors. So points in a ball come from a cube by rejection, and rotations from two points in a disc.
 """
 
 import hashlib
@@ -13,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Single = NDArray[np.float32]
-_CUBE_OVER_BALL = {2: 4 / np.pi, 3: 6 / np.pi}
+Words = NDArray[np.uint64]
+
+GOLDEN = np.array(0x9E3779B97F4A7C15, dtype=np.uint64)
+"""Step of a stream: 2^64 over the golden ratio, made odd."""
+TRIES = {2: 4, 3: 7}
+"""Points of the cube drawn at once: at least one lies in the disc 99.8 % of the times, in the ball 99.4 %."""
+MOST_TRIES = 256
+"""Numbers of a stream set aside for a point. That all lie outside happens once in 10^82 points."""
+_COORDINATE_BITS = 21
 
 
 class ExactRandom:
@@ -31,42 +43,90 @@ class ExactRandom:
 
     def below(self, limit: NDArray[np.intp] | int, count: int) -> NDArray[np.intp]:
         """Whole numbers from 0 to `limit - 1`, each as likely as any other but for 2**-32 of `limit`: [count]."""
-        product = self.words(count).astype(np.uint64) * np.asarray(limit, dtype=np.uint64)
-        return (product >> np.uint64(32)).astype(np.intp)
+        return _scaled(self.words(count).astype(np.uint64), limit)
 
-    def in_ball(self, count: int, dimensions: int) -> Single:
-        """Points uniform in the unit disc or ball, the centre itself left out: [dimensions, count]."""
-        points = np.empty((dimensions, 0), dtype=np.float32)
-        while (missing := count - points.shape[1]) > 0:
-            # A few more than are needed on average: seldom a second turn, and little is thrown away.
-            tries = int(missing * _CUBE_OVER_BALL[dimensions] * 1.1) + 16
-            cube = self.words(dimensions * tries).view(np.int32).astype(np.float32).reshape(dimensions, tries)
-            cube *= np.float32(2.0**-31)
-            squared = squared_norm(cube)
-            inside = np.flatnonzero((squared < 1) & (squared > 0))[:missing]
-            points = np.concatenate([points, cube.take(inside, axis=1)], axis=1)
-        return points
-
-    def rotations(self, count: int) -> NDArray[np.float64]:
-        """Rotations uniform in SO(3): [3, 3, count].
-
-        Unit quaternions by G. Marsaglia, Choosing a point from the surface of a sphere, Ann. Math. Stat. 43 (1972).
-        """
-        x, y = self.in_ball(count, 2).astype(np.float64)
-        z, w = self.in_ball(count, 2).astype(np.float64)
-        scale = np.sqrt((1 - (x * x + y * y)) / (z * z + w * w))
-        z *= scale
-        w *= scale
-        entries = [
-            *(1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
-            *(2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
-            *(2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
-        ]
-        return np.stack(entries).reshape(3, 3, count)
+    def streams(self, count: int) -> Words:
+        """Seeds of that many streams: [count]."""
+        return np.asarray(self._philox.random_raw(count), dtype=np.uint64)
 
     def normal(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Numbers of the standard normal distribution, by numpy's own method."""
         return np.random.Generator(self._philox).standard_normal(shape)
+
+
+def words(stream: Words, place: Words) -> Words:
+    """Words of 64 random bits, those at some places of some streams.
+
+    Args:
+        stream: uint64, broadcast to the shape of `place`.
+        place: uint64 [...], from 0.
+
+    Returns:
+        uint64 [...].
+    """
+    word: Words = place * GOLDEN
+    word += stream + GOLDEN
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        word ^= word >> np.uint64(shift)
+        word *= np.uint64(factor)
+    word ^= word >> np.uint64(31)
+    return word
+
+
+def below(limit: NDArray[np.intp] | int, stream: Words, place: Words) -> NDArray[np.intp]:
+    """Whole numbers from 0 to `limit - 1`, as those of `ExactRandom.below`."""
+    return _scaled(words(stream, place) >> np.uint64(32), limit)
+
+
+def in_ball(stream: Words, place: Words, dimensions: int) -> Single:
+    """Points uniform in the unit disc or ball, the centre itself left out.
+
+    Args:
+        stream: uint64 [n].
+        place: uint64 [n], where in the stream the numbers of a point begin; it takes `MOST_TRIES` at most.
+        dimensions: 2 or 3.
+
+    Returns:
+        float32 [dimensions, n].
+    """
+    points = np.empty((dimensions, len(stream)), dtype=np.float32)
+    missing = np.arange(len(stream))
+    for first in range(0, MOST_TRIES, TRIES[dimensions]):
+        tries = np.arange(first, first + TRIES[dimensions], dtype=np.uint64)[:, None]
+        cube = _in_cube(words(stream[missing], place[missing] + tries), dimensions)
+        inside = squared_norm(cube) < 1
+        chosen = inside.argmax(axis=0)
+        columns = np.arange(len(missing))
+        found = inside[chosen, columns]
+        if found.all():
+            points[:, missing] = cube[:, chosen, columns]
+            break
+        points[:, missing[found]] = cube[:, chosen[found], columns[found]]
+        missing = missing[~found]
+    return points
+
+
+def rotations(stream: Words, place: int) -> NDArray[np.float64]:
+    """Rotations uniform in SO(3), one of each stream [n]: [3, 3, n].
+
+    Unit quaternions by G. Marsaglia, Choosing a point from the surface of a sphere, Ann. Math. Stat. 43 (1972).
+
+    Args:
+        stream: uint64 [n].
+        place: where in the streams their numbers begin; a rotation takes twice `MOST_TRIES` at most.
+    """
+    first = np.full(len(stream), place, dtype=np.uint64)
+    x, y = in_ball(stream, first, 2).astype(np.float64)
+    z, w = in_ball(stream, first + np.uint64(MOST_TRIES), 2).astype(np.float64)
+    scale = np.sqrt((1 - (x * x + y * y)) / (z * z + w * w))
+    z *= scale
+    w *= scale
+    entries = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+        *(2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+        *(2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+    ]
+    return np.stack(entries).reshape(3, 3, len(stream))
 
 
 def squared_norm(vectors: Single) -> Single:
@@ -75,3 +135,21 @@ def squared_norm(vectors: Single) -> Single:
     for component in vectors[1:]:
         total += component * component
     return total
+
+
+def _scaled(word: Words, limit: NDArray[np.intp] | int) -> NDArray[np.intp]:
+    """Words of 32 random bits to whole numbers below a limit."""
+    return ((word * np.asarray(limit, dtype=np.uint64)) >> np.uint64(32)).astype(np.intp)
+
+
+def _in_cube(word: Words, dimensions: int) -> Single:
+    """A point of the cube from -1 to 1 for each word, its coordinates odd multiples of 2^-21: [dimensions, ...]."""
+    cube = np.empty((dimensions, *word.shape), dtype=np.float32)
+    mask, middle = np.uint32((1 << _COORDINATE_BITS) - 1), np.float32(1 - 2.0**-_COORDINATE_BITS)
+    for axis in range(dimensions):
+        bits = (word >> np.uint64(axis * _COORDINATE_BITS)).astype(np.uint32)
+        bits &= mask
+        cube[axis] = bits.view(np.int32)  # which processors turn into floating-point numbers faster than unsigned ones
+    cube *= np.float32(2.0 ** (1 - _COORDINATE_BITS))
+    cube -= middle
+    return cube

@@ -1,55 +1,35 @@
 """Extended XYZ: frames with named values in a comment line and a table of atoms, parsed by ASE."""
 
 import io
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from matsci_hpc.config.record_sources import ExtxyzSource as Config
-from matsci_hpc.sources.record_files import DamagedFileError, RecordFile, RecordIndex, list_record_files
-from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted
+from matsci_hpc.sources.indexed_records import IndexedRecords
+from matsci_hpc.sources.record_index import DamagedFileError, RecordFile
+from matsci_hpc.sources.records import Atoms, RecordError
 from matsci_hpc.structure import MAX_ATOMIC_NUMBER, Rejected
 
-SUFFIXES = (".xyz", ".extxyz")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_DIGITS = 12
 
 
-class ExtxyzFrames:
+class ExtxyzFrames(IndexedRecords):
     """The frames of some files."""
 
-    def __init__(self, files: list[RecordFile], where: str) -> None:
-        self.where = where
-        self.index = RecordIndex(files, _scan)
-        self.digest = self.index.digest
+    suffixes = (".xyz", ".extxyz")
 
-    @classmethod
-    def from_config(cls, config: Config, splits: Iterable[str], staging: Path) -> RecordSource:
-        """The source that a config describes.
-
-        Args:
-            config: the `source` section.
-            splits: names of the splits for frames that the input gives none.
-            staging: folder where compressed files are unpacked.
-
-        Raises:
-            UserInputError: nothing to read, or a file that is no sequence of frames.
-            MachineError: reading or unpacking fails.
-        """
-        frames = cls(list_record_files(config.paths, SUFFIXES, staging), config.where)
-        return RecordSource(frames, Wanted.of(config), splits, config.file_splits)
-
-    def __len__(self) -> int:
-        return len(self.index)
+    def scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:  # noqa: ARG002 - the same for every file
+        """Where frames begin."""
+        return _scan(stream)
 
     def read(self, start: int, stop: int) -> "Iterator[Frame | Rejected]":
         """The frames `start` to `stop - 1`, counted through all files."""
         for chunk in self.index.chunks(start, stop):
             stream = io.BytesIO(chunk.data)
-            begins = [*_scan(stream, chunk.source), len(chunk.data)]
-            wanted = chunk.wanted(self.index)
+            begins = [*_scan(stream), len(chunk.data)]
+            wanted = chunk.wanted
             name = chunk.source.file.name
             for place in range(wanted.start, wanted.stop):
                 number = chunk.first + place
@@ -157,7 +137,7 @@ def from_ase(atoms: Any) -> Atoms:
     return found
 
 
-def _scan(stream: BinaryIO, file: RecordFile) -> Iterator[int]:  # noqa: ARG001 - the same for every file
+def _scan(stream: BinaryIO) -> Iterator[int]:
     """Where frames begin: a line with the number of atoms, the comment, and a line for each atom."""
     position, number = 0, 1
     while line := stream.readline():

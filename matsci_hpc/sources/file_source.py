@@ -1,5 +1,6 @@
 """Structures from files of one each, alone or joined with a table of properties."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Self
@@ -19,7 +20,7 @@ class UnusableFileError(ValueError):
     """A file that gives no structure; the message is the reason."""
 
 
-class FileSource:
+class FileSource(ABC):
     """Files of one structure each, in order of their names. What format they have is said by subclasses."""
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -28,18 +29,22 @@ class FileSource:
     """What messages call such a file."""
 
     @staticmethod
+    @abstractmethod
     def identifier(name: str) -> str:
         """The id of the structure in a file of this name, which begins with its folders."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def parse(data: bytes) -> Atoms:
         """The structure in a file.
 
         Raises:
             UnusableFileError: with the reason.
         """
-        raise NotImplementedError
+
+    def precedence(self, name: str) -> int:  # noqa: ARG002 - for subclasses
+        """Of several files with the same id, the one with the lowest number keeps it, and of these the first."""
+        return 0
 
     def __init__(self, inputs: list[InputFile], table: PropertyTable, splits: Iterable[str]) -> None:
         self.inputs = inputs
@@ -56,12 +61,14 @@ class FileSource:
                 "property rows without a structure": len(known - present),
                 "structures without a property row": len(present - known),
             }
-        # A second file of the same id would make two samples indistinguishable: the first one in order keeps it.
-        first: dict[str, int] = {}
+        # A second file of the same id would make two samples indistinguishable: one of them keeps it.
+        kept: dict[str, int] = {}
+        for number in sorted(range(len(inputs)), key=lambda number: self.precedence(inputs[number].name)):
+            kept.setdefault(identifiers[number], number)
         self.doubled = {
-            number: inputs[first[identifier]].name
+            number: inputs[kept[identifier]].name
             for number, identifier in enumerate(identifiers)
-            if first.setdefault(identifier, number) != number
+            if kept[identifier] != number
         }
         self.identity = self._digest()
 
@@ -78,7 +85,7 @@ class FileSource:
             UserInputError: nothing to read, a bad table, or a table of which no id fits a file.
         """
         table = read_properties(config)  # first, because it fails fast where unpacking takes minutes
-        source = cls(list_inputs(config.path, cls.suffixes, staging), table, splits)
+        source = cls.of(config, list_inputs(config.path, cls.suffixes, staging), table, splits)
         if config.properties and not table.values.keys() & {cls.identifier(each.name) for each in source.inputs}:
             example = cls.identifier(source.inputs[0].name)
             raise UserInputError(
@@ -86,6 +93,11 @@ class FileSource:
                 f"(the first file gives id {example!r})"
             )
         return source
+
+    @classmethod
+    def of(cls, config: FileConfig, inputs: list[InputFile], table: PropertyTable, splits: Iterable[str]) -> Self:  # noqa: ARG003 - for subclasses
+        """The source of some files of a config."""
+        return cls(inputs, table, splits)
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -47,8 +47,13 @@ class InputFile:
         except OSError as error:
             raise MachineError(f"{self.path}: reading failed: {error.strerror}; run the same command again") from None
         if len(data) != self.size:
-            raise UserInputError(f"{self.path}: shorter than when it was listed; do not change the input meanwhile")
+            raise changed(self.path)
         return data
+
+
+def changed(where: Path | str) -> UserInputError:
+    """What is to be said of an input that is not what it was when it was listed."""
+    return UserInputError(f"{where}: changed while it was read; start again once nothing writes to it any more")
 
 
 def list_inputs(path: Path, suffix: str | tuple[str, ...], staging: Path) -> list[InputFile]:
@@ -103,7 +108,7 @@ def _list_folder(path: Path, suffixes: tuple[str, ...]) -> Iterator[InputFile]:
 
 
 def _list_archive(path: Path, suffixes: tuple[str, ...], staging: Path) -> list[InputFile]:
-    if _is_plain_tar(path):
+    if is_plain_tar(path):
         with tarfile.open(path, mode="r:") as archive:
             return _resolve(_members(archive, suffixes), lambda member: (path, member.offset_data))
     staging.mkdir(parents=True, exist_ok=True)
@@ -164,7 +169,8 @@ def _readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _is_plain_tar(path: Path) -> bool:
+def is_plain_tar(path: Path) -> bool:
+    """Whether a file is a tar archive that any rank can read from the middle."""
     try:
         with tarfile.open(path, mode="r:"):
             return True

@@ -6,8 +6,11 @@ installed here leaves a hole in its entry, which matters only if the structure o
 
 import io
 import pickle
+import pickletools
 import re
-from collections.abc import Iterable, Iterator
+import warnings
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -17,11 +20,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from matsci_hpc.config.record_sources import LmdbSource as Config
-from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.sources.databases import Database, Databases, Keys, Listed
 from matsci_hpc.sources.extxyz import from_ase
+from matsci_hpc.sources.files import changed
+from matsci_hpc.sources.lmdb_files import DATABASE_BYTES, MOST_NAMED, databases, file_of, is_database, opened
 from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
-from matsci_hpc.sources.record_files import distinct_names
-from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry
+from matsci_hpc.sources.record_heads import MOST_RECORDS
+from matsci_hpc.sources.records import Atoms, RecordError, entry, one_line
 from matsci_hpc.structure import Rejected
 
 NUMBERS = ("atomic_numbers", "numbers", "atomic_number")
@@ -31,71 +37,79 @@ CELLS = ("cell", "lattice_vectors", "lattice")
 _SITE = re.compile(r"[A-Z][a-z]?\S* @ (\S+) (\S+) (\S+)")
 
 
-class LmdbEntries:
+class LmdbEntries(Databases):
     """The entries of some databases whose keys are numbers, in the order of these; others hold no samples."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, most: int | None = None) -> None:
         if not config.trust_pickle:  # the config refuses it too; nothing is unpickled without
             raise UserInputError("source.trust_pickle: loading a pickle runs programs; say true if you trust the file")
-        self.where = config.where
         self.config = config
-        self.files = [(split, file) for split, path in config.paths for file in _databases(path)]
-        self.names = distinct_names([path for _, path in self.files])
-        self.keys: list[list[bytes] | int] = []
-        self.first = [0]
-        digest = xxhash.xxh3_128()
-        for name, (split, path) in zip(self.names, self.files, strict=True):
-            digest.update(repr((name, split)).encode())
-            keys = _keys(path, digest)
-            plain = all(key == b"%d" % number for number, key in enumerate(keys))
-            self.keys.append(len(keys) if plain else keys)
-            self.first.append(self.first[-1] + len(keys))
-        self.digest = digest.hexdigest()
+        files = [(split, file) for split, path in config.paths for file in databases(path)]
+        super().__init__(files, config.where, most)
 
     @classmethod
-    def from_config(
-        cls,
-        config: Config,
-        splits: Iterable[str],
-        staging: Path,  # noqa: ARG003 - where other sources unpack
-    ) -> RecordSource:
-        """The source that a config describes.
+    def open(cls, config: Config, staging: Path) -> Self:  # noqa: ARG003 - where other sources unpack
+        """The entries of the databases that a config names."""
+        return cls(config)
 
-        Args:
-            config: the `source` section.
-            splits: names of the splits for entries that the input gives none.
-            staging: not used.
+    @classmethod
+    def open_some(cls, config: Config, staging: Path) -> Self:  # noqa: ARG003 - as above
+        """The first entries, in the order of LMDB, of some of the databases."""
+        return cls(config, MOST_RECORDS)
 
-        Raises:
-            UserInputError: pickles are not trusted, or there is no database to read.
-            MachineError: lmdb is not installed, or reading fails.
-        """
-        return RecordSource(cls(config), Wanted.of(config), splits, config.file_splits)
+    @staticmethod
+    def file_of(path: Path) -> Path:
+        """The file with the entries."""
+        return file_of(path)
 
-    def __len__(self) -> int:
-        return self.first[-1]
+    def list_records(self, path: Path, digest: xxhash.xxh3_128, most: int | None) -> Listed:
+        """The numbers among the keys in their order: a range if they are 0, 1, 2 and so on."""
+        found: list[bytes] = []
+        named: list[bytes] = []
+        sizes = array("q")
+        most_named = MOST_NAMED if self.config.database is None else 0  # there are none within a named one
+        exact = True
+        with opened(path, self.config.database) as (environment, database, transaction):
+            state, count = transaction.id(), transaction.stat(database)["entries"]
+            for key, value in transaction.cursor():
+                if len(found) == most:
+                    exact = False
+                    break
+                digest.update(key)
+                digest.update(value)
+                like_one = len(value) == DATABASE_BYTES and len(named) < most_named
+                if like_one and is_database(environment, transaction, key):
+                    named.append(bytes(key))
+                elif key.isdigit():
+                    found.append(bytes(key))
+                    sizes.append(len(value))
+        if named and (not found or any(key.isdigit() for key in named)):
+            names = ", ".join(key.decode(errors="backslashreplace") for key in named)
+            raise UserInputError(
+                f"{path}: holds several databases, called {names}; say by source.database which one is meant"
+            )
+        order = sorted(range(len(found)), key=lambda place: (int(found[place]), found[place]))
+        keys = [found[place] for place in order]
+        plain = all(key == b"%d" % place for place, key in enumerate(keys))
+        bytes_of = np.array(sizes, dtype=np.int64)[order]
+        return Listed(range(len(keys)) if plain else keys, bytes_of, state, len(keys) if exact else count, exact)
 
-    def read(self, start: int, stop: int) -> "Iterator[Entry | Rejected]":
-        """The entries `start` to `stop - 1`, counted through all databases."""
-        for number, (split, path) in enumerate(self.files):
-            begin, end = (min(max(each - self.first[number], 0), len_of(self.keys[number])) for each in (start, stop))
-            if begin == end:
-                continue
-            keys = self.keys[number]
-            chosen = [b"%d" % each for each in range(begin, end)] if isinstance(keys, int) else keys[begin:end]
-            for key, data in zip(chosen, _values(path, chosen), strict=True):
-                shown = key.decode(errors="backslashreplace")
-                name = f"{self.names[number]} key {shown}"
-                content = _unpickled(data)
-                if isinstance(content, str):
-                    yield Rejected(name, content)
-                else:
-                    yield Entry(name, f"{self.names[number]}#{shown}", split, content, self.config)
-
-
-def len_of(keys: list[bytes] | int) -> int:
-    """Number of keys, which are listed or 0, 1, 2 and so on."""
-    return keys if isinstance(keys, int) else len(keys)
+    def read_keys(self, database: Database, keys: Keys) -> "Iterator[Entry | Rejected]":
+        """The entries under some keys."""
+        chosen = [b"%d" % key if isinstance(key, int) else key for key in keys]
+        with opened(database.path, self.config.database) as (_, _, transaction):
+            state = transaction.id()
+            values = [transaction.get(key) for key in chosen]
+        if state != database.state or None in values:
+            raise changed(database.path)
+        for key, data in zip(chosen, values, strict=True):
+            shown = key.decode(errors="backslashreplace")
+            name = f"{database.name} key {shown}"
+            content = _unpickled(data)
+            if isinstance(content, str):
+                yield Rejected(name, content)
+            else:
+                yield Entry(name, f"{database.name}#{shown}", database.split, content, self.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +129,7 @@ class Entry:
         except RecordError:
             raise
         except Exception as error:  # noqa: BLE001 - objects of all packages raise what they like
-            raise RecordError(f"{key} cannot be read: {' '.join(str(error).split())[:200]}") from None
+            raise RecordError(f"{key} cannot be read: {one_line(error)[:200]}") from None
 
     def _look_up(self, key: str) -> object:
         found = entry(self.content, key, attributes=True)
@@ -138,7 +152,7 @@ class Entry:
         except RecordError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            raise RecordError(f"its structure cannot be read: {' '.join(str(error).split())[:200]}") from None
+            raise RecordError(f"its structure cannot be read: {one_line(error)[:200]}") from None
 
     def _atoms(self) -> Atoms:
         found = entry(self.content, self.config.structure_key, attributes=True)
@@ -167,13 +181,15 @@ class Entry:
         if fractions is not None or self._are_fractions(position):
             if cell is None:
                 raise RecordError("fractional positions, and no cell")
-            position = position @ cell
-        return Atoms(
-            number.astype(np.uint8),
-            position.astype(np.float32),
-            np.zeros((3, 3), dtype=np.float32) if cell is None else cell.astype(np.float32),
-            self._periodic(cell is not None),
-        )
+            with np.errstate(over="ignore", invalid="ignore"):
+                position = position @ cell
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused with all that is
+            return Atoms(
+                number.astype(np.uint8),
+                position.astype(np.float32),
+                np.zeros((3, 3), dtype=np.float32) if cell is None else cell.astype(np.float32),
+                self._periodic(cell is not None),
+            )
 
     def _periodic(self, has_cell: bool) -> NDArray[np.bool_]:
         """Along which lattice vectors the structure repeats: along all where the entry says nothing."""
@@ -270,15 +286,13 @@ def _refuse_hole(found: object) -> None:
         raise RecordError(f"needs the class {found.missing}, which is not installed here")
 
 
-def _unpickled(data: bytes | None) -> dict[str, Any] | str:
+def _unpickled(data: bytes) -> dict[str, Any] | str:
     """An entry, or why there is none."""
-    if data is None:
-        return "the entry has gone"
     try:
+        _refuse_large_memo(data)
         found = _Unpickler(io.BytesIO(data)).load()  # the config says that the file is trusted
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
-        text = " ".join(str(error).split())[:200]
-        return f"not a readable pickle: {text or type(error).__name__}"
+        return f"not a readable pickle: {one_line(error)[:200]}"
     if isinstance(found, _Hole):
         return f"needs the class {found.missing}, which is not installed here"
     if isinstance(found, dict):
@@ -287,49 +301,13 @@ def _unpickled(data: bytes | None) -> dict[str, Any] | str:
     return attributes if isinstance(attributes, dict) else f"a {type(found).__name__}, not a dictionary"
 
 
-def _databases(path: Path) -> list[Path]:
-    """A file, a folder that is a database, or the databases in a folder."""
-    if not path.exists():
-        raise UserInputError(f"{path}: no such file or folder")
-    if path.is_file() or (path / "data.mdb").is_file():
-        return [path]
-    found = sorted(each for each in path.glob("*.lmdb") if each.is_file() or (each / "data.mdb").is_file())
-    if not found:
-        raise UserInputError(f"{path}: holds no data.mdb and no .lmdb file")
-    return found
+def _refuse_large_memo(data: bytes) -> None:
+    """Raise ValueError where a damaged pickle numbers an object beyond what it can hold.
 
-
-def _keys(path: Path, digest: xxhash.xxh3_128) -> list[bytes]:
-    """The numbers among the keys in their order; every entry goes into the hash."""
-    found = []
-    with _opened(path) as environment, environment.begin() as transaction:
-        for key, value in transaction.cursor():
-            digest.update(key)
-            digest.update(value)
-            if key.isdigit():
-                found.append(bytes(key))
-    return sorted(found, key=lambda key: (int(key), key))
-
-
-def _values(path: Path, keys: list[bytes]) -> list[bytes | None]:
-    with _opened(path) as environment, environment.begin() as transaction:
-        return [transaction.get(key) for key in keys]
-
-
-def _opened(path: Path) -> Any:
-    """A database for reading, without a lock: nothing is written, and file systems of clusters may have none."""
-    try:
-        import lmdb
-    except ImportError:
-        raise MachineError("source.kind lmdb needs the package lmdb: pip install matsci-hpc[lmdb]") from None
-    try:
-        opened = lmdb.open(
-            str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False, max_spare_txns=1
-        )
-        pages_bytes = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
-    except lmdb.Error as error:
-        raise UserInputError(f"{path}: cannot be read as LMDB: {error}") from None
-    file = path / "data.mdb" if path.is_dir() else path
-    if file.stat().st_size < pages_bytes:  # reading past the end of a mapped file kills the process
-        raise UserInputError(f"{path}: is cut off, {file.stat().st_size:,} of {pages_bytes:,} bytes")
-    return opened
+    Python makes a table as long as the largest number: one turned bit can ask for 64 GB of it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tries to make sense of what stands in texts
+        for opcode, number, place in pickletools.genops(data):
+            if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and (number is None or int(number) > len(data)):
+                raise ValueError(f"object number {number} at byte {place} of {len(data)}")

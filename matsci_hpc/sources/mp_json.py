@@ -1,18 +1,17 @@
 """JSON documents of pymatgen and the Materials Project."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from matsci_hpc.config.record_sources import MpJsonSource as Config
+from matsci_hpc.sources.indexed_records import IndexedRecords
 from matsci_hpc.sources.pymatgen_structures import from_document, is_structure_document
-from matsci_hpc.sources.record_files import DamagedFileError, RecordFile, RecordIndex, list_record_files
-from matsci_hpc.sources.records import Atoms, RecordError, RecordSource, Wanted, entry
+from matsci_hpc.sources.record_index import DamagedFileError, RecordFile
+from matsci_hpc.sources.records import Atoms, RecordError, entry
 from matsci_hpc.structure import Rejected
 
-SUFFIXES = (".json", ".jsonl")
 _BLOCK_BYTES = 1 << 20
 _BETWEEN = b" \t\r\n,[]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -21,41 +20,22 @@ _DECODER = json.JSONDecoder(strict=False, parse_int=float)
 """Finds where objects end: control characters in texts and numbers of any length do not keep it from that."""
 
 
-class JsonDocuments:
+class JsonDocuments(IndexedRecords):
     """The documents of some files, each of which holds one, a list of them, or one in every line."""
 
-    def __init__(self, files: list[RecordFile], structure_key: str, where: str) -> None:
-        self.where, self.structure_key = where, structure_key
+    suffixes = (".json", ".jsonl")
+
+    def __init__(self, files: list[RecordFile], config: Config, most: int | None = None) -> None:
+        self.structure_key = config.structure_key
         self.by_lines: list[bool] = []
-        self.index = RecordIndex(files, self._scan)
-        self.digest = self.index.digest
-
-    @classmethod
-    def from_config(cls, config: Config, splits: Iterable[str], staging: Path) -> RecordSource:
-        """The source that a config describes.
-
-        Args:
-            config: the `source` section.
-            splits: names of the splits for documents that the input gives none.
-            staging: folder where compressed files are unpacked.
-
-        Raises:
-            UserInputError: nothing to read, or a file that is not JSON.
-            MachineError: reading or unpacking fails.
-        """
-        files = list_record_files(config.paths, SUFFIXES, staging)
-        documents = cls(files, config.structure_key, config.where)
-        return RecordSource(documents, Wanted.of(config), splits, config.file_splits)
-
-    def __len__(self) -> int:
-        return len(self.index)
+        super().__init__(files, config, most)
 
     def read(self, start: int, stop: int) -> "Iterator[Document | Rejected]":
         """The documents `start` to `stop - 1`, counted through all files."""
         for chunk in self.index.chunks(start, stop):
             name = chunk.source.file.name
             texts = _lines(chunk.data) if self.by_lines[chunk.number] else _objects(chunk.data)
-            wanted = chunk.wanted(self.index)
+            wanted = chunk.wanted
             for number, text in enumerate(texts[wanted], chunk.first + wanted.start):
                 title = f"{name} document {number}"
                 try:
@@ -68,7 +48,8 @@ class JsonDocuments:
                     continue
                 yield Document(title, f"{name}#{number}", chunk.source.split, content, self.structure_key)
 
-    def _scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:
+    def scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:
+        """Where documents begin."""
         begin = stream.read(_BLOCK_BYTES)
         before = len(_BYTE_ORDER_MARK) if begin.startswith(_BYTE_ORDER_MARK) else 0
         begin = begin[before:]

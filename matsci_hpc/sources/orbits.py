@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
-from matsci_hpc.sources.clouds import Integers, offsets, ranges
+from matsci_hpc.ragged import offsets
+from matsci_hpc.sources.clouds import Integers, ranges
 from matsci_hpc.sources.exact_random import Single, squared_norm
 from matsci_hpc.subgroups import multiplication_table
 
@@ -23,6 +24,7 @@ class GroupsOfOrder:
         order: number of operations of each group.
         numbers: number of each group in the list of all groups, [groups].
         matrix: float32 [3, 3, order, groups]: column and row of the matrix, operation, group; the identity first.
+        total: float32 [3, 3, groups]: column and row of the sum of all operations.
         quotient: [groups, order, order]: number of the operation `inverse(p) @ q`.
     """
 
@@ -32,6 +34,7 @@ class GroupsOfOrder:
         self.order = order
         self.numbers: Integers = np.array(chosen, dtype=np.intp)
         self.matrix = np.ascontiguousarray(np.stack(stacks).transpose(3, 2, 1, 0).astype(np.float32))
+        self.total = np.ascontiguousarray(np.stack(stacks).sum(axis=1).transpose(2, 1, 0).astype(np.float32))
         tables = [multiplication_table(stack) for stack in stacks]
         self.quotient = np.stack([table[np.argmax(table == 0, axis=1)] for table in tables])
 
@@ -81,6 +84,17 @@ def turned(clouds: OrbitClouds, rotation: NDArray[np.float64]) -> Single:
     """Positions of the atoms after a rotation of each cloud, [3, 3, n]: float32 [3, g, K]."""
     matrix = rotation.astype(np.float32).transpose(1, 0, 2).take(clouds.cloud, axis=2)
     return _products(matrix[:, :, None], clouds.position)
+
+
+def centroids(groups: GroupsOfOrder, clouds: OrbitClouds) -> Single:
+    """Mean of the atoms of each cloud: float32 [3, n].
+
+    The sum of an orbit is the sum of all operations, applied to its seed point. So nothing is added up in an order that
+    numpy might choose by the number of clouds: a cloud has the same centroid alone and among others.
+    """
+    sums = _products(groups.total.take(clouds.group[clouds.cloud], axis=2), clouds.seed)
+    atoms = groups.order * np.diff(clouds.start)
+    return np.asarray(np.add.reduceat(sums, clouds.start[:-1], axis=1) / atoms, dtype=np.float32)
 
 
 def crowded_orbits(clouds: OrbitClouds, distance: float) -> NDArray[np.bool_]:

@@ -2,11 +2,17 @@
 
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import PurePosixPath
+from typing import Self
 
 import numpy as np
 
+from matsci_hpc.config.sources import FileSource as FileConfig
+from matsci_hpc.config.sources import PoscarSource as Config
 from matsci_hpc.sources.file_source import FileSource, UnusableFileError
+from matsci_hpc.sources.files import InputFile
+from matsci_hpc.sources.properties import PropertyTable
 from matsci_hpc.sources.quick_cif import Atoms
 from matsci_hpc.structure import MAX_ATOMIC_NUMBER
 
@@ -15,16 +21,38 @@ _NAMED_ELEMENTS = re.compile(r"[A-Z][a-z]?(?:_\w*)?(?:/\w*)?|(?:[A-Z][a-z]?)+")
 
 
 class PoscarSource(FileSource):
-    """POSCAR files in order of their names."""
+    """POSCAR files in order of their names.
+
+    Args:
+        inputs, table, splits: as in `FileSource`.
+        prefer: which file is the structure of a folder that holds both of them, contcar or poscar.
+    """
 
     suffixes = ("poscar", "contcar", ".vasp", ".poscar")
     called = "a POSCAR file, or of the folder of one"
+
+    def __init__(
+        self, inputs: list[InputFile], table: PropertyTable, splits: Iterable[str], prefer: str = "contcar"
+    ) -> None:
+        self.prefer = prefer
+        super().__init__(inputs, table, splits)
+        both = sum(_is_plain(inputs[number].name) and _is_plain(kept) for number, kept in self.doubled.items())
+        self.remarks[f"folders with POSCAR and CONTCAR, whose {prefer.upper()} was taken"] = both
+
+    @classmethod
+    def of(cls, config: FileConfig, inputs: list[InputFile], table: PropertyTable, splits: Iterable[str]) -> Self:
+        """The source of some files of a config."""
+        return cls(inputs, table, splits, config.prefer if isinstance(config, Config) else "contcar")
+
+    def precedence(self, name: str) -> int:
+        """The preferred file of a folder keeps the id."""
+        return int(PurePosixPath(name).name.lower() != self.prefer)
 
     @staticmethod
     def identifier(name: str) -> str:
         """The file name without .vasp or .poscar; the folder of a file that is called just POSCAR or CONTCAR."""
         path = PurePosixPath(name)
-        if path.name.lower() in {"poscar", "contcar"} and path.parent != PurePosixPath():
+        if _is_plain(name) and path.parent != PurePosixPath():
             return path.parent.as_posix()
         return path.stem if path.suffix.lower() in {".vasp", ".poscar"} else path.name
 
@@ -32,6 +60,11 @@ class PoscarSource(FileSource):
     def parse(data: bytes) -> Atoms:
         """The structure in a file."""
         return parse_poscar(data)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a file is called just POSCAR or CONTCAR, as VASP calls them."""
+    return PurePosixPath(name).name.lower() in {"poscar", "contcar"}
 
 
 def parse_poscar(data: bytes) -> Atoms:
@@ -76,11 +109,12 @@ def parse_poscar(data: bytes) -> Atoms:
         raise UnusableFileError("no atoms")
     if min(number) < 1 or max(number) > MAX_ATOMIC_NUMBER:  # pymatgen gives a number to names that it does not know
         raise UnusableFileError("not a readable POSCAR: line 6 names what is no chemical element")
-    return (
-        np.array(number, dtype=np.uint8),
-        np.asarray(structure.cart_coords, dtype=np.float32),
-        np.asarray(structure.lattice.matrix, dtype=np.float32),
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is refused later
+        return (
+            np.array(number, dtype=np.uint8),
+            np.asarray(structure.cart_coords, dtype=np.float32),
+            np.asarray(structure.lattice.matrix, dtype=np.float32),
+        )
 
 
 def _refuse_too_many_atoms(lines: list[str]) -> None:

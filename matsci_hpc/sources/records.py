@@ -1,19 +1,18 @@
-"""Records, each with a structure and what is known of it, as a source: ids, splits, classes and typed targets."""
+"""A record: a structure and what its file says of it; and what a config wants to know of each."""
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from matsci_hpc.config.record_sources import CsvSource, KeyedSource
-from matsci_hpc.errors import UserInputError
-from matsci_hpc.sources.values import WrongValueError, checked_classes, text_of, typed_values
-from matsci_hpc.structure import Rejected, Structure
-from matsci_hpc.targets import MAX_SPLITS, TargetSpec
+from matsci_hpc.sources.values import WrongValueError, text_of
+from matsci_hpc.targets import TargetSpec
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class RecordError(ValueError):
@@ -69,23 +68,6 @@ class Record(Protocol):
         ...
 
 
-class Records(Protocol):
-    """A numbered sequence of records; pickled to other ranks, so small and without open files."""
-
-    digest: str
-    """Hash of all records."""
-    where: str
-    """The input, for messages."""
-
-    def __len__(self) -> int:
-        """Number of records."""
-        ...
-
-    def read(self, start: int, stop: int) -> Iterator[Record | Rejected]:
-        """The records `start` to `stop - 1`; those that are damaged as such are rejected."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a config wants to know of each record: specs and keys of targets, keys of id and split."""
@@ -111,140 +93,7 @@ class Wanted:
         return cls(specs, {name: each.key for name, each in config.targets.items()}, config.id_key, config.split_key)
 
 
-class RecordSource:
-    """Records as numbered inputs of preparation.
-
-    Attributes:
-        targets: as wanted, their classes found.
-        splits: those of the input in sorted order, then those that preparation gives.
-        identity: hash of the input.
-        remarks: none.
-        doubled: number of the record that has an id first, by number of each later one.
-    """
-
-    def __init__(self, records: Records, wanted: Wanted, splits: Iterable[str], file_splits: Iterable[str]) -> None:
-        self.records, self.wanted = records, wanted
-        self.remarks: dict[str, int] = {}
-        found = _look_through(records, wanted)
-        if len(found.splits) > MAX_SPLITS // 2:
-            raise UserInputError(
-                f"{records.where}: {wanted.split_key} has {len(found.splits):,} values; it should name a few splits"
-            )
-        self.doubled = found.doubled
-        self.targets = {
-            name: spec.model_copy(update={"classes": _classes(records, wanted, found, name)})
-            if spec.kind == "class"
-            else spec
-            for name, spec in wanted.specs.items()
-        }
-        self.splits = tuple(dict.fromkeys([*sorted(found.splits | set(file_splits)), *splits]))
-        self.identity = xxhash.xxh3_128_hexdigest(repr((records.digest, self.splits, self.targets)).encode())
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def read(self, start: int, stop: int) -> Iterator[Structure | Rejected]:
-        """The records `start` to `stop - 1` as structures."""
-        for number, record in enumerate(self.records.read(start, stop), start):
-            if isinstance(record, Rejected):
-                yield record
-                continue
-            try:
-                yield self._structure(record, number)
-            except (RecordError, WrongValueError) as error:
-                # Names of entries may be in it, and those may be no Unicode.
-                yield Rejected(record.name, str(error).encode(errors="backslashreplace").decode())
-
-    def _structure(self, record: Record, number: int) -> Structure:
-        identifier = record.default_id
-        if self.wanted.id_key is not None:
-            identifier = _label(record, self.wanted.id_key)
-            if not identifier:
-                raise RecordError(f"no id under {self.wanted.id_key}")
-        if number in self.doubled:
-            raise RecordError(f"the id {identifier} is that of input {self.doubled[number]} already")
-        split = record.split
-        if self.wanted.split_key is not None:
-            split = _label(record, self.wanted.split_key) or split
-        atoms = record.atoms()
-        keys = self.wanted.keys
-        targets = typed_values(self.targets, lambda name: record.look_up(keys[name]), len(atoms.atomic_number))
-        return Structure(
-            id=identifier,
-            atomic_number=atoms.atomic_number,
-            position=atoms.position,
-            cell=atoms.cell,
-            pbc=atoms.pbc,
-            targets=targets,
-            split=split,
-            source=record.name,
-        )
-
-
-@dataclass(slots=True)
-class _Found:
-    """What only a look at all records tells."""
-
-    splits: set[str]
-    classes: dict[str, set[str]]
-    doubled: dict[int, int]
-
-
-def _look_through(records: Records, wanted: Wanted) -> _Found:
-    """Ids, splits and classes of all records; the rest is left out where one look is enough.
-
-    Raises:
-        UserInputError: no record has anything under the key of a target.
-    """
-    unknown = [name for name, spec in wanted.specs.items() if spec.kind == "class" and spec.classes is None]
-    found = _Found(set(), {name: set() for name in unknown}, {})
-    unseen = set(wanted.keys.values())
-    everything = bool(unknown or wanted.id_key or wanted.split_key)
-    ids: array[int] = array("Q")
-    known: list[str] = []
-    reason = ""
-    if not unseen and not everything:
-        return found
-    for record in records.read(0, len(records)):
-        if not unseen and not everything:
-            break
-        code = 0
-        try:
-            if isinstance(record, Rejected):
-                raise RecordError(record.reason)  # noqa: TRY301 - the same for every unreadable record
-            known = known or record.keys()
-            unseen -= {key for key in unseen if record.look_up(key) is not None}
-            code = _hash(record, wanted.id_key, len(ids))
-            if wanted.split_key is not None:
-                found.splits.add(_label(record, wanted.split_key))
-            for name in unknown:
-                found.classes[name].add(_label(record, wanted.keys[name]))
-        except RecordError as error:
-            reason = reason or str(error)
-        finally:
-            ids.append(code)  # one for every record, or the numbers in `doubled` are those of others
-    if unseen and known:
-        key = min(unseen)
-        name = next(name for name, each in wanted.keys.items() if each == key)
-        raise UserInputError(
-            f"{records.where}: no input has anything under {key!r} (target {name}); there are {', '.join(known[:40])}"
-            + (f"; {reason}" if reason else "")
-        )
-    found.splits.discard("")
-    if wanted.id_key is not None:
-        found.doubled = _doubled(np.frombuffer(ids, dtype=np.uint64))
-    return found
-
-
-def _hash(record: Record, id_key: str | None, number: int) -> int:
-    """64 bits of an id, 0 where there is none: in 10^8 ids two have the same by chance once in 4,000 data sets."""
-    if id_key is None:
-        return number
-    text = _label(record, id_key)
-    return xxhash.xxh3_64_intdigest(text.encode()) if text else 0
-
-
-def _label(record: Record, key: str) -> str:
+def label(record: Record, key: str) -> str:
     """What stands under a key as text.
 
     Raises:
@@ -256,21 +105,10 @@ def _label(record: Record, key: str) -> str:
         raise RecordError(f"{key} {fault}") from None
 
 
-def _doubled(hashes: NDArray[np.uint64]) -> dict[int, int]:
-    """The first number with the same hash, of every number that is not the first; 0 is no hash."""
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    same = np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)) + 1
-    doubled: dict[int, int] = {}
-    for place in same.tolist():
-        before = int(order[place - 1])
-        doubled[int(order[place])] = doubled.get(before, before)
-    return doubled
-
-
-def _classes(records: Records, wanted: Wanted, found: _Found, name: str) -> tuple[str, ...]:
-    named = wanted.specs[name].classes
-    return checked_classes(found.classes[name], f"{records.where}: {wanted.keys[name]}") if named is None else named
+def one_line(error: Exception) -> str:
+    """What an error says, the same in every process: names and ids in it may be no Unicode, objects lie anywhere."""
+    text = _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
+    return text.encode(errors="backslashreplace").decode()
 
 
 def entry(document: object, key: str, *, attributes: bool = False) -> object:

@@ -53,6 +53,8 @@ class ShardsSource:
         self.remarks = {"samples of other splits": total - len(self)} if config.only_splits is not None else {}
         self.doubled, self.first = self._doubled()
         self.identity = self._digest()
+        found = {name for each in data_sets for name in each.manifest.generators or ()}
+        self.generators = tuple(sorted(found))
 
     @classmethod
     def from_config(cls, config: ShardsConfig, splits: Iterable[str], staging: Path | None = None) -> "ShardsSource":  # noqa: ARG003

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups, subgroups
-from matsci_hpc.config.sources import SymmetryClouds
+from matsci_hpc.config.sources import SymmetryClouds, clouds_title
 from matsci_hpc.config.sources import SymmetrySource as Config
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.ragged import offsets
 from matsci_hpc.sources.base import FlatSamples
-from matsci_hpc.sources.cloud_generator import BLOCK, CloudBlock, CloudGenerator
-from matsci_hpc.sources.clouds import offsets
+from matsci_hpc.sources.cloud_block import CloudBlock
+from matsci_hpc.sources.cloud_generator import BLOCK, VERSION, CloudGenerator
 from matsci_hpc.structure import Structure
 from matsci_hpc.targets import TargetSpec
 
@@ -38,8 +39,9 @@ class SymmetrySource:
         targets: `point_group` (class) and, if asked for, `subgroups` (multilabel over the same names).
         counts: number of samples of each split, in the order of the inputs.
         splits: their names.
-        identity: empty, since the config determines every sample.
+        identity: version of the generator, since the config determines all else.
         remarks: none.
+        generators: the seed; whatever else differs, the clouds of one seed are alike.
         generator: draws whole blocks in flat arrays, for uses that need no object per sample.
     """
 
@@ -47,8 +49,9 @@ class SymmetrySource:
         self.generator = generator
         self.counts = counts
         self.splits = tuple(counts)
-        self.identity = ""
+        self.identity = f"clouds {VERSION}"
         self.remarks: dict[str, int] = {}
+        self.generators = (clouds_title(generator.seed),)
         self.targets = {"point_group": TargetSpec(kind="class", classes=generator.groups)}
         self._last: tuple[str, int, CloudBlock] | None = None
         self._contains = None

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from matsci_hpc.sources.clouds import Integers, first_maximum, ranges
 from matsci_hpc.sources.exact_random import Single, squared_norm
-from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds
+from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, centroids
 
 ROUNDING = 2e-5
 """Allowance for single precision, on radii and distances of order 1."""
@@ -38,9 +38,7 @@ def suspects(groups: GroupsOfOrder, clouds: OrbitClouds, tolerance: float) -> ND
     """
     start, cloud = clouds.start, clouds.cloud
     orbits = np.diff(start)
-    sums = np.add.reduceat(clouds.position.sum(axis=1), start[:-1], axis=1)
-    centroid: Single = np.asarray(sums / (groups.order * orbits), dtype=np.float32)
-    x: Single = clouds.position - centroid.take(cloud, axis=1)[:, None]
+    x: Single = clouds.position - centroids(groups, clouds).take(cloud, axis=1)[:, None]
     squared_radius = squared_norm(x[:, 0])
     orbit_a = first_maximum(squared_radius, start)
     a = x[:, 0].take(orbit_a, axis=1)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from matsci_hpc.config.train import Staging
+from matsci_hpc.config.data import Staging
 from matsci_hpc.errors import MatsciError
 from matsci_hpc.parallel.communicator import Communicator
 from matsci_hpc.parallel.node import Node, find_node

@@ -6,7 +6,8 @@ Nothing here needs torch: these rules are also asked before a job is queued.
 from pathlib import Path
 from typing import Any
 
-from matsci_hpc.config.train import Staging, TrainConfig
+from matsci_hpc.config.data import Staging
+from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 
 FIXED = ("seed", "data", "init_from", "batch", "targets", "model", "precision")

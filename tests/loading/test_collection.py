@@ -30,7 +30,10 @@ def folders(folder, tmp_path_factory):
     """Three data sets of 60, 20 and 60 samples; the third is the first under another fingerprint."""
     other = prepare_crystals(tmp_path_factory.mktemp("other"), count=20)
     third = shutil.copytree(folder, tmp_path_factory.mktemp("third") / "data")
-    manifest = read_manifest(third).model_copy(update={"fingerprint": "another"})
+    own = read_manifest(third).fingerprint
+    for shard in third.glob("shard-*.h5"):
+        shard.write_bytes(shard.read_bytes().replace(own.encode(), own[::-1].encode()))
+    manifest = read_manifest(third).model_copy(update={"fingerprint": own[::-1]})
     (third / MANIFEST).write_text(manifest.model_dump_json(exclude_none=True))
     return [folder, other, third]
 

@@ -1,18 +1,20 @@
 """Samples made on the way are the very ones that shards hold."""
 
+import itertools
 import pickle
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from matsci_hpc.config.data import Data
 from matsci_hpc.config.generated import MAX_SAMPLES, GeneratedSymmetry
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.config.train import Data
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.loading import generated as module
+from matsci_hpc.loading import generated_clouds as module
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
@@ -21,6 +23,7 @@ from matsci_hpc.loading.generated import GeneratedData
 from matsci_hpc.loading.loader import Cursor, Division, Loader, step_work
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import Plan
+from matsci_hpc.loading.same_samples import same_samples
 from matsci_hpc.loading.sanity import refuse_absurd
 from matsci_hpc.loading.spec import PlanSpec
 from matsci_hpc.parallel.mpi import World
@@ -150,24 +153,60 @@ def test_few_blocks_are_drawn(endless, monkeypatch):
     monkeypatch.setattr(data._generator, "block", lambda split, number: drawn.append(number) or draw(split, number))
     plan = Plan(endless, stream_spec(graphs=64))
     for rank in range(2):
-        data._blocks.clear()
+        data._kept._blocks.clear()
         with Loader(endless, plan, Cursor(0, 0, 0), 3 * BLOCK // 128, Division(rank, 2), CostModel()) as loader:
             assert sum(len(work.samples) for work in loader) > BLOCK // 2
     assert sorted(drawn) == [0, 0, 1, 1]
 
 
+def test_a_rank_of_many_draws_its_own_samples_alone(endless, monkeypatch):
+    """512 ranks with global batches of several blocks; on one rank the same samples come from whole blocks."""
+    data, whole, alone = endless.datasets[0], [], []
+    generator = data._generator
+    block, samples = generator.block, generator.samples
+    monkeypatch.setattr(generator, "block", lambda split, number: whole.append(number) or block(split, number))
+    monkeypatch.setattr(
+        generator, "samples", lambda split, numbers: alone.append(len(numbers)) or samples(split, numbers)
+    )
+    plan = Plan(endless, PlanSpec(seed=3, split="train", graphs=9000, repeats=(Fraction(1, 2**20),), in_turn=True))
+    data._kept._blocks.clear()
+    with Loader(endless, plan, Cursor(0, 0, 0), 3, Division(200, 512), CostModel()) as loader:
+        works = list(loader)
+    assert not whole
+    assert alone == [len(work.samples) for work in works]
+    endless.shared_by(1)
+    for work in works:
+        assert_same(work.batches[0], collate(endless, work.samples))
+    assert len(alone) == 3
+    assert sorted(whole) == list(range(7))
+
+
+def test_what_is_kept_is_drawn_no_second_time(finite, endless, monkeypatch):
+    """Whole blocks that are there serve any number of ranks, and a data set that can be kept is drawn in blocks."""
+    for collection in (finite, endless):
+        data = collection.datasets[0]
+        collate(collection, np.arange(10))
+        collection.shared_by(512)
+        monkeypatch.setattr(data._generator, "samples", None)
+        collate(collection, np.arange(5, 15))
+    collate(finite, np.arange(BLOCK + 5, BLOCK + 10))
+    for collection in (finite, endless):
+        collection.shared_by(1)
+
+
 def test_the_blocks_that_are_kept_have_a_limit(finite, monkeypatch):
     data = finite.datasets[0]
     monkeypatch.setattr(module, "CACHE_BYTES", 1)
+    data._kept._blocks.clear()
     before = collate(finite, np.arange(TRAIN + VAL))
-    assert len(data._blocks) == 1
+    assert len(data._kept._blocks) == 1
     assert_same(before, collate(finite, np.arange(TRAIN + VAL)))
 
 
 def test_a_collection_travels_without_its_blocks(finite):
     collate(finite, np.arange(5))
     again = pickle.loads(pickle.dumps(finite))  # noqa: S301 (our own bytes)
-    assert not again.datasets[0]._blocks
+    assert not again.datasets[0]._kept._blocks
     assert_same(collate(again, np.arange(900, 930)), collate(finite, np.arange(900, 930)))
 
 
@@ -204,11 +243,62 @@ def test_sources_and_folders_make_a_mixture(prepared):
         )
 
 
-def test_the_same_source_twice_is_refused():
+@pytest.mark.parametrize("change", [{}, {"samples": {"train": 30}}, {"max_atoms": 24}, {"subgroups": False}])
+def test_two_sources_of_one_seed_are_refused(change):
     entry = {"source": {**SETTINGS, "samples": {"train": 20}}, "neighbors": {"cutoff": 2.0}}
-    longer = {"source": {**SETTINGS, "samples": {"train": 30}}, "neighbors": {"cutoff": 2.0}}
-    with pytest.raises(UserInputError, match="holds the same data as"):
-        open_collection(Data.model_validate({"train": [entry, longer]}))
+    other = {**entry, "source": entry["source"] | change}
+    with pytest.raises(ValidationError, match="two sources of seed 5 use the same random numbers"):
+        Data.model_validate({"train": [entry, other]})
+    other["source"]["seed"] = 6
+    assert len(open_collection(Data.model_validate({"train": [entry, other]}))) > 39
+
+
+def test_a_folder_named_twice_is_refused():
+    with pytest.raises(ValidationError, match="datasets/a is named twice"):
+        Data.model_validate({"train": ["datasets/a", "datasets/b", {"path": "datasets/a"}]})
+
+
+def source_of(seed, **samples):
+    return {"source": {**SETTINGS, "seed": seed, "samples": samples}, "neighbors": {"cutoff": 2.0}}
+
+
+def test_a_source_and_a_folder_of_the_same_clouds_are_refused(prepared):
+    folder = str(prepared.datasets[0].folder)
+    data = Data.model_validate({"train": [source_of(5, train=20), folder]})
+    with pytest.raises(UserInputError, match=r"seed 5 and .*data hold the same samples .*another seed"):
+        open_collection(data)
+
+
+def test_clouds_that_were_cut_anew_are_still_known(prepared, tmp_path):
+    """Dealt out anew, clouds of `train` are held out: a source of the same seed would train on them."""
+    config = {
+        "source": {"kind": "shards", "path": prepared.datasets[0].folder, "only_splits": ["train"]},
+        "out": tmp_path / "cut",
+        "splits": {"train": 0.5, "val": 0.5},
+        "neighbors": {"cutoff": 2.0},
+    }
+    prepare(PrepConfig.model_validate(config), World())
+    cut = Collection([tmp_path / "cut"])
+    held_out = cut.in_split("val")[:1]
+    name = cut.sample_name(int(held_out[0]))
+    assert "(train-" in name
+    with pytest.raises(UserInputError, match=r"seed 5 and .*cut hold the same samples"):
+        open_collection(Data.model_validate({"train": [source_of(5, train=TRAIN), str(tmp_path / "cut")]}))
+    assert len(open_collection(Data.model_validate({"train": [source_of(6, train=20), str(tmp_path / "cut")]})))
+    # Two folders may be two parts of one data set, which is for `check` to warn of.
+    both = Collection([prepared.datasets[0].folder, tmp_path / "cut"])
+    (found,) = same_samples((each.name, each.manifest) for each in both.datasets)
+    assert not found.certain
+
+
+def test_training_and_held_out_samples_of_a_source_are_other_clouds(endless):
+    train, held_out = (collate(endless, endless.in_split(split, VAL)) for split in ("train", "val"))
+    clouds = [
+        {batch.position[a:b].numpy().tobytes() for a, b in itertools.pairwise(batch.atom_pointer.tolist())}
+        for batch in (train, held_out)
+    ]
+    assert len(clouds[0]) == len(clouds[1]) == VAL
+    assert not clouds[0] & clouds[1]
 
 
 @pytest.mark.parametrize(

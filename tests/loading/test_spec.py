@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from array_sizes import ArraySizes
 
-from matsci_hpc.config.train import Data, TrainConfig
+from matsci_hpc.config.data import Data
+from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.loading import grouping
 from matsci_hpc.loading.grouping import GOAL, resolve_grouping, try_thresholds
 from matsci_hpc.loading.plan import Plan

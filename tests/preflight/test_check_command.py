@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from preparation import run_program
+from record_inputs import write_records
 
 SITE = "scheduler: slurm\nranks_per_node: 2\ncores_per_node: 4\nmemory_per_node: 64G\ntime_limit: '01:00:00'\n"
 PREP = "source: {kind: symmetry, samples: 90}\nout: datasets/sym\nneighbors: {cutoff: 2}\nshard_size: 30\n"
@@ -102,6 +103,18 @@ def test_speed_of_earlier_lives_and_of_a_like_run(here):
     assert "for 28 steps" in own["ok", "wall time"]["text"]
     wrong = check(*words, "--like", "nowhere", cwd=here)
     assert wrong.returncode == 2
+
+
+def test_a_preparation_of_which_only_a_part_is_looked_at(here):
+    write_records("extxyz", here / "a.xyz", [1, 2] * 600)
+    (here / "records.yaml").write_text(
+        "source: {kind: extxyz, path: a.xyz, targets: {gap: {key: gpa}}}\nout: frames\nneighbors: {cutoff: 2}\n"
+    )
+    found = findings(check("records.yaml", "--site", "./site.yaml", "--json", cwd=here))
+    assert (
+        "inputs (estimated, as only a part of the input was looked at) on 2 ranks" in found["ok", "wall time"]["text"]
+    )
+    assert "nothing of gap in the part of the input that was looked at" in found["warning", "input"]["text"]
 
 
 @pytest.mark.parametrize(

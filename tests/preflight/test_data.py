@@ -3,7 +3,9 @@ import json
 import pytest
 from crystal_data import prepare_crystals
 
+from matsci_hpc.parallel.mpi import World
 from matsci_hpc.preflight.data import data_findings, read_manifests, shard_findings
+from matsci_hpc.prepare import prepare
 
 
 def look(config, subject):
@@ -51,6 +53,19 @@ def test_different_cutoffs(train_config, subject, crystals, other_cutoff):
 def test_the_same_data_twice(train_config, subject, crystals, copy_of):
     config = train_config(data={"train": [str(crystals), str(copy_of(crystals))]})
     assert any("holds the same data as" in each.text for each in look(config, subject(config)))
+
+
+def test_the_same_clouds_twice(train_config, prep_config, subject, tmp_path):
+    """From a source and from a folder they surely are the same; two folders may hold different parts."""
+    for out, samples in ("few", 60), ("more", 90):
+        source = {"kind": "symmetry", "samples": samples, "seed": 8}
+        prepare(prep_config(source=source, out=str(tmp_path / out)), World())
+    made = {"source": {"kind": "symmetry", "samples": {"train": 40}, "seed": 8}, "neighbors": {"cutoff": 2}}
+    config = train_config(data={"train": [made, str(tmp_path / "few")], "held_out": None})
+    (error,) = (each for each in look(config, subject(config)) if each.level == "error")
+    assert error.text.startswith(f"{tmp_path / 'few'} and symmetry clouds of seed 8 hold the same samples")
+    config = train_config(data={"train": [str(tmp_path / "more"), str(tmp_path / "few")]})
+    assert [each.level for each in look(config, subject(config))] == ["warning", "ok", "ok"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import gzip
 import tarfile
 
 import pytest
+from record_inputs import NAMES, section, write_records
 
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
@@ -9,6 +10,10 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.preflight.prep_sample import list_some, sample_preparation
 from matsci_hpc.prepare import prepare
+from matsci_hpc.sources.extxyz import ExtxyzFrames
+from matsci_hpc.sources.record_heads import MOST_BYTES
+from matsci_hpc.sources.record_source import Extent
+from matsci_hpc.sources.symmetry import SymmetrySource
 
 
 def cif(path, **more):
@@ -35,6 +40,23 @@ def test_foretold_size_is_that_of_the_data_set(prep_config, tmp_path):
     prepare(load_config(PrepConfig, tmp_path / "prep.yaml"), World())
     real = sum(each.stat().st_size for each in (tmp_path / "out").glob("shard-*.h5"))
     assert sample.bytes_per_input * sample.inputs == pytest.approx(real, rel=0.15)
+
+
+@pytest.mark.parametrize(("samples", "shard_size", "converted"), [(9000, 4096, 4096), (300, 4096, 300), (300, 64, 64)])
+def test_clouds_are_converted_as_preparation_does_it(samples, shard_size, converted, prep_config, monkeypatch):
+    """A whole shard as arrays; an object per sample takes many times as long and is asked for nowhere."""
+    monkeypatch.setattr(SymmetrySource, "read", lambda *_: pytest.fail("asked for objects"))
+    config = prep_config(source={"kind": "symmetry", "samples": samples}, shard_size=shard_size)
+    sample = sample_preparation(config)
+    assert (sample.inputs, sample.sampled, sample.rejected) == (samples, converted, 0)
+    assert sample.input_s > 0
+
+
+def test_clouds_that_cannot_be_used(prep_config):
+    """Noise of a millimetre: no cloud keeps within what preparation takes."""
+    config = prep_config(source={"kind": "symmetry", "samples": 300, "jitter": 1e7})
+    with pytest.raises(UserInputError, match=r"none of 64 inputs is usable"):
+        sample_preparation(config)
 
 
 def test_crystals_of_a_folder(prep_config, cif_folder, tmp_path):
@@ -85,3 +107,87 @@ def test_frames_of_extended_xyz(packed, prep_config, tmp_path):
     assert (sample.inputs, sample.exact, sample.rejected) == (40, True, 0)
     assert sample.unpacked_bytes == (len(frames(40)) if packed else 0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_of_a_large_file_only_the_beginning_is_read(kind, prep_config, tmp_path):
+    path = tmp_path / NAMES[kind]
+    write_records(kind, path, [2, 3] * 700)
+    if kind != "lmdb":  # where that ends the reading; SQLite does not mind what follows
+        with path.open("ab") as file:
+            file.write({"csv": b'1401,"'}.get(kind, b"no record"))
+    sample = sample_preparation(prep_config(source=section(kind, path)))
+    exact = kind == "ase_db"  # which knows how many rows it has
+    assert (sample.exact, sample.rejected, sample.sampled) == (exact, 0, 256)
+    assert sample.inputs == pytest.approx(1400, rel=0.01)
+
+
+def pack(path, form):
+    """A file as another one, compressed or in an archive."""
+    if form == "gz":
+        packed = path.with_name(f"{path.name}.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        return packed
+    packed = path.with_name(f"{path.name}.{form}")
+    with tarfile.open(packed, {"tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz"}[form]) as archive:
+        archive.add(path, f"folder/{path.name}")
+    return packed
+
+
+@pytest.mark.parametrize("form", ["gz", "tar", "tar.gz", "tar.xz"])
+def test_of_a_large_compressed_file_only_the_beginning_is_unpacked(form, prep_config, tmp_path):
+    path = tmp_path / "a.xyz"
+    write_records("extxyz", path, [600 + number % 97 for number in range(2400)])
+    assert path.stat().st_size > 2 * MOST_BYTES
+    config = prep_config(source=section("extxyz", pack(path, form)))
+    sample = sample_preparation(config)
+    assert (sample.exact, sample.rejected) == (False, 0)
+    assert sample.inputs == pytest.approx(2400, rel=0.25)
+    assert sample.unpacked_bytes == pytest.approx(0 if form == "tar" else path.stat().st_size, rel=0.25)
+    ExtxyzFrames.open_some(config.source, tmp_path / "staging")
+    assert sum(each.stat().st_size for each in (tmp_path / "staging").rglob("*.bin")) <= MOST_BYTES
+
+
+def test_one_record_that_is_larger_than_what_is_unpacked_at_first(prep_config, tmp_path):
+    path = tmp_path / "a.xyz"
+    write_records("extxyz", path, [MOST_BYTES // 12, 1])
+    config = prep_config(source={"kind": "extxyz", "path": str(pack(path, "gz"))})
+    records = ExtxyzFrames.open_some(config.source, tmp_path / "staging")
+    assert records.extent == Extent(2, exact=True, unpacked_bytes=path.stat().st_size)
+
+
+def test_a_folder_of_many_files(prep_config, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(40):
+        write_records("extxyz", folder / f"{number}.xyz", [1] * 70)
+    sample = sample_preparation(prep_config(source={"kind": "extxyz", "path": str(folder)}))
+    assert not sample.exact
+    assert sample.inputs == pytest.approx(2800, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_file_without_a_record(kind, prep_config, tmp_path):
+    path = tmp_path / NAMES[kind]
+    write_records(kind, path, [])
+    with pytest.raises(UserInputError, match=f"this {kind} input holds no structure|it has no table of systems"):
+        sample_preparation(prep_config(source=section(kind, path)))
+
+
+def test_the_files_that_are_looked_into_are_empty(prep_config, tmp_path):
+    for number in range(40):
+        (tmp_path / f"{number:02d}.xyz").write_text("")
+    write_records("extxyz", tmp_path / "01.xyz", [1, 2])
+    sample = sample_preparation(prep_config(source={"kind": "extxyz", "path": str(tmp_path)}))
+    assert (sample.inputs, sample.exact, sample.sampled) == (2, True, 2)
+
+
+def test_a_target_that_the_beginning_lacks(prep_config, tmp_path):
+    path = tmp_path / "a.xyz"
+    write_records("extxyz", path, [1] * 1100)
+    with path.open("a") as file:
+        file.write('1\nLattice="3 0 0 0 3 0 0 0 3" gap=2\nCu 0 0 0\n')
+    config = prep_config(source={"kind": "extxyz", "path": str(path), "targets": {"gap": {"key": "gap"}}})
+    assert sample_preparation(config).unseen == ("gap",)
+    short = prep_config(source={"kind": "extxyz", "path": str(path), "targets": {"gap": {"key": "gpa"}}})
+    assert sample_preparation(short).unseen == ("gap",)

@@ -183,10 +183,35 @@ def test_files_of_another_data_set_are_known(made, copy, tmp_path):
 
 def test_a_reader_refuses_a_shard_in_the_place_of_another(copy):
     swap(copy / "shard-00000.h5", copy / "shard-00001.h5")
-    first, second, _ = read_manifest(copy).shards
+    manifest = read_manifest(copy)
+    first, second, _ = manifest.shards
     for record, size in ((first, second.bytes), (second, first.bytes)):
-        with pytest.raises(MachineError, match=r"damaged; `matsci-hpc shards verify"):
-            map_shard(copy, record.model_copy(update={"bytes": size}))
+        with pytest.raises(MachineError, match=r"another shard of this data set; `matsci-hpc shards verify"):
+            map_shard(copy, record.model_copy(update={"bytes": size}), manifest.fingerprint)
+
+
+def test_a_reader_refuses_a_shard_of_another_data_set(made, copy, tmp_path):
+    """Of the same number and size: nothing else would tell."""
+    config = json.loads((made / "provenance.json").read_text())["config"]
+    other = PrepConfig.model_validate(config | {"out": tmp_path / "other", "splits": {"train": 0.5, "val": 0.5}})
+    prepare(other, World())
+    name = "shard-00001.h5"
+    shutil.copy(other.out / name, copy / name)
+    assert (copy / name).stat().st_size == read_manifest(copy).shards[1].bytes
+    data = DataSet(copy)
+    data.shard(0)
+    with pytest.raises(MachineError, match=rf"{name}: is a file of another data set; `matsci-hpc shards verify"):
+        data.shard(1)
+    assert verify(copy) == [f"{copy / name}: is a file of another data set"]
+
+
+def test_a_shard_from_before_there_was_a_fingerprint_is_read(copy):
+    path = copy / "shard-00001.h5"
+    with h5py.File(path, "r+") as file:
+        del file.attrs["fingerprint"]
+    manifest = read_manifest(copy)
+    record = manifest.shards[1].model_copy(update={"bytes": path.stat().st_size})
+    assert len(map_shard(copy, record, manifest.fingerprint)["structures/id"]) == record.samples
 
 
 def test_a_thousand_random_flips_are_found(copy):
@@ -233,11 +258,12 @@ def test_every_bit_counts(copy):
 
 def test_a_damaged_shard_is_read_or_refused_but_never_a_crash(copy):
     path = copy / "shard-00001.h5"
-    record, refused = read_manifest(copy).shards[1], 0
+    manifest, refused = read_manifest(copy), 0
+    record = manifest.shards[1]
     for place in range(0, path.stat().st_size, 41):
         flip(path, place)
         try:
-            map_shard(copy, record)
+            map_shard(copy, record, manifest.fingerprint)
         except MachineError as error:
             refused += 1
             assert str(path) in str(error)  # noqa: PT017 - reading undamaged values is right as well

@@ -218,7 +218,7 @@ def test_gone_between_listing_and_reading(tmp_path):
     (tmp_path / "salt.cif").write_text(ROCK_SALT)
     source = open_source(tmp_path, tmp_path)
     (tmp_path / "salt.cif").write_text(ROCK_SALT[:-5])
-    with pytest.raises(UserInputError, match=r"salt.cif: shorter than when it was listed"):
+    with pytest.raises(UserInputError, match=r"salt.cif: changed while it was read"):
         read_all(source)
     (tmp_path / "salt.cif").unlink()
     with pytest.raises(UserInputError, match=r"salt.cif: cannot be read: No such file"):

@@ -183,3 +183,11 @@ def test_real_tables(name, count, tmp_path):
         for row, each in zip(rows[start : start + 3], source.read(start, start + 3), strict=True):
             assert each.id == row["material_id"]
             np.testing.assert_array_equal(each.position, parse_cif(row["cif"].encode())[1])
+
+
+def test_a_reason_is_one_line(open_source):
+    """Whatever the id in it: a quote that was lost makes ids of many lines."""
+    source = open_source(table([("a\nb", ROCK_SALT, "1"), ("a\nb", ROCK_SALT, "2")]), id_column="id")
+    assert [each.reason for each in read_all(source) if isinstance(each, Rejected)] == [
+        "the id a b is that of input 0 already"
+    ]

@@ -212,6 +212,44 @@ def test_a_database_that_is_cut_off(tmp_path, subdir):
             open_source(path)
 
 
+@pytest.fixture
+def several(tmp_path):
+    """A file with several databases of three entries each, called by numbers or by words."""
+
+    def make(*names, **more):
+        path = tmp_path / "several.lmdb"
+        environment = lmdb.open(str(path), subdir=False, map_size=1 << 24, max_dbs=4)
+        for each in names:
+            with environment.begin(write=True, db=environment.open_db(each.encode())) as transaction:
+                for number in range(3):
+                    transaction.put(b"%d" % number, pickle.dumps(ARRAYS | {"gap": number / 2}))
+        environment.close()
+        return write(path, more)
+
+    return make
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("0", "1")])
+def test_a_file_of_several_databases(several, names):
+    path = several(*names)
+    message = rf"several\.lmdb: holds several databases, called {names[0]}, {names[1]}; say by source\.database which"
+    with pytest.raises(UserInputError, match=message):
+        open_source(path)
+    found = read_all(open_source(path, database=names[1], targets={"gap": {"key": "gap"}}))
+    assert [each.targets["gap"] for each in found] == [0.0, 0.5, 1.0]
+    with pytest.raises(UserInputError, match=r"source\.database: it holds no database called 'test'"):
+        open_source(path, database="test")
+
+
+def test_a_database_beside_the_entries_is_none_of_them(several):
+    path = several("metadata", **{"0": ARRAYS, "1": b"48 bytes, as long as what stands for a database."})
+    found, other = read_all(open_source(path))
+    assert isinstance(found, Structure)
+    assert "not a readable pickle" in other.reason
+    with pytest.raises(UserInputError, match="it holds no database called '0'"):
+        open_source(path, database="0")
+
+
 @pytest.mark.parametrize(
     "content",
     [ARRAYS | {"pos": torch.zeros(2, 3, dtype=torch.bfloat16)}, {"structure": {"sites": 3}}, {"structure": object}],
@@ -254,3 +292,28 @@ def closest(structure):
     receiver = np.repeat(np.arange(len(structure.atomic_number)), graph.degree)
     ends = structure.position[graph.sender] + graph.shift @ structure.cell
     return float(np.linalg.norm(ends - structure.position[receiver], axis=1).min())
+
+
+def test_a_turned_bit_does_not_ask_for_gigabytes(tmp_path):
+    """Python makes a table as long as the largest number of an object in a pickle: here 8 GB of it."""
+    sound = pickle.dumps(ARRAYS, protocol=3)
+    place = sound.index(b"q\x01")
+    path = write(tmp_path / "a.lmdb", {0: sound[:place] + b"r\x00\x00\x00\x20" + sound[place + 2 :], 1: sound})
+    rejected, fine = read_all(open_source(path))
+    assert rejected.reason == f"not a readable pickle: object number 536870912 at byte {place} of {len(sound) + 3}"
+    assert fine.fault() is None
+
+
+def test_positions_by_columns(tmp_path):
+    arrays = ARRAYS | {"pos": np.asfortranarray(np.array(ARRAYS["pos"]))}
+    by_rows, by_columns = read_all(open_source(write(tmp_path / "a.lmdb", {0: ARRAYS, 1: arrays})))
+    edges = [radius_graph(each, 6.0) for each in (by_rows, by_columns)]
+    np.testing.assert_array_equal(edges[0].sender, edges[1].sender)
+
+
+def test_reasons_say_no_places_in_memory(tmp_path):
+    """They differ from process to process, and a data set must not."""
+    path = write(tmp_path / "a.lmdb", {0: {"energy": object(), **ARRAYS}, 1: {"energy": 1.5, **ARRAYS}})
+    rejected, _ = read_all(open_source(path, targets={"energy": {"key": "energy"}}))
+    assert "object" in rejected.reason
+    assert "0x" not in rejected.reason

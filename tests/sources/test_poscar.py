@@ -85,13 +85,24 @@ def test_names(tmp_path):
     assert [each.id for each in read_all(tmp_path, tmp_path)] == ["POSCAR", "POSCAR_salt", "a", "b/c", "x", "y"]
 
 
-def test_two_files_of_one_folder_are_one_structure(tmp_path):
-    for name in ("a/POSCAR", "a/CONTCAR"):
+@pytest.mark.parametrize(("first", "second"), [("CONTCAR", "POSCAR"), ("contcar", "POSCAR"), ("CONTCAR", "poscar")])
+@pytest.mark.parametrize("prefer", [None, "contcar", "poscar"])
+def test_two_files_of_one_folder_are_one_structure(tmp_path, prefer, first, second):
+    names = [f"{folder}/{name}" for folder in ("a", "b") for name in (first, second)]
+    for name in [*names, "c/CONTCAR", "d/POSCAR", "x.vasp", "x.poscar"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(DIRECT)
-    kept, other = read_all(tmp_path, tmp_path)
-    assert (kept.id, kept.source) == ("a", "a/CONTCAR")
-    assert other == Rejected("a/POSCAR", "the id is taken by a/CONTCAR")
+    config = Config(kind="poscar", path=tmp_path, **({} if prefer is None else {"prefer": prefer}))
+    source = PoscarSource.from_config(config, ("train",), tmp_path)
+    found = {each.source: each for each in source.read(0, len(source))}
+    wanted, other = (second, first) if prefer == "poscar" else (first, second)
+    for folder in ("a", "b"):
+        assert found[f"{folder}/{wanted}"].id == folder
+        assert found[f"{folder}/{other}"].reason == f"the id is taken by {folder}/{wanted}"
+    assert isinstance(found["c/CONTCAR"], Structure)
+    assert isinstance(found["d/POSCAR"], Structure)
+    assert found["x.vasp"] == Rejected("x.vasp", "the id is taken by x.poscar")
+    assert source.remarks == {f"folders with POSCAR and CONTCAR, whose {wanted.upper()} was taken": 2}
 
 
 def test_properties_by_folder(tmp_path):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.sources.record_files import DamagedFileError, RecordIndex, distinct_names, list_record_files
+from matsci_hpc.sources.record_files import distinct_names, list_record_files
+from matsci_hpc.sources.record_index import DamagedFileError, RecordIndex
 
 SUFFIXES = (".xyz",)
 

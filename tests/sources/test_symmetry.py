@@ -8,9 +8,10 @@ from symmetry_detector import count_isometries
 from matsci_hpc import point_groups
 from matsci_hpc.config import sources
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.sources.cloud_drafts import Draft
 from matsci_hpc.sources.cloud_generator import BLOCK, LABEL_TOLERANCE, CloudGenerator
 from matsci_hpc.sources.clouds import Operations, grow, seed_pairs
-from matsci_hpc.sources.exact_random import ExactRandom
+from matsci_hpc.sources.exact_random import MOST_TRIES, ExactRandom, in_ball, rotations, words
 from matsci_hpc.sources.extra_symmetry import has_extra_symmetry
 from matsci_hpc.sources.orbits import GroupsOfOrder, crowded_orbits
 from matsci_hpc.sources.orbits import grow as grow_orbits
@@ -22,6 +23,10 @@ SPLITS = {"train": 0.9, "val": 0.05, "test": 0.05}
 
 def source(**settings):
     return SymmetrySource.from_config(sources.SymmetrySource(kind="symmetry", **{"samples": 2000, **settings}), SPLITS)
+
+
+def streams(name, count):
+    return ExactRandom(1, name, 0).streams(count)
 
 
 def same(left, right):
@@ -84,6 +89,57 @@ def test_samples_do_not_depend_on_the_block_borders_in_a_range():
     parts = [many.read(BLOCK - 20, BLOCK - 1), many.read(BLOCK - 1, BLOCK + 1), many.read(BLOCK + 1, 2 * BLOCK + 20)]
     for left, right in zip(itertools.chain(*parts), whole, strict=True):
         same(left, right)
+
+
+HARD = {"groups": ["Oh", "Td", "O", "D6h"], "max_atoms": 120, "max_orbits": 5, "min_distance": 0.15}
+"""Few drafts of such clouds have room, so nearly all are redrawn, many of them several times."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"groups": "all", "max_atoms": 120},
+        {"groups": ["C1", "Cs", "Ci"], "max_atoms": 6},
+        {"groups": ["C1", "C2", "Cs"], "max_orbits": 1, "jitter": 0.01},
+        {"jitter": 0.001, "max_orbits": 2},
+        HARD,
+    ],
+)
+def test_clouds_drawn_alone_are_those_of_the_whole_block(settings):
+    """Bit for bit: one, a few and many, of one block and of several, in any order, and one of them twice."""
+    generator = source(**settings).generator
+    whole = {number: generator.block("train", number) for number in (0, 7, 10**6)}
+    random = np.random.default_rng(0)
+    numbers = np.concatenate([number * BLOCK + random.choice(BLOCK, 700, replace=False) for number in whole])
+    random.shuffle(numbers)
+    wanted = [numbers[:n] for n in (1, 2, 40, 1000)] + [each[None] for each in numbers[1000:1060]]
+    for chosen in [*wanted, np.repeat(numbers[:3], 2), np.arange(7 * BLOCK, 8 * BLOCK), numbers[:0]]:
+        part = generator.samples("train", chosen)
+        assert len(part.offset) == len(chosen) + 1
+        for place, (number, row) in enumerate(zip(*np.divmod(chosen, BLOCK), strict=True)):
+            block = whole[int(number)]
+            atoms = slice(block.offset[row], block.offset[row + 1])
+            mine = slice(part.offset[place], part.offset[place + 1])
+            assert part.point_group[place] == block.point_group[row]
+            assert part.position[mine].tobytes() == block.position[atoms].tobytes()
+            assert part.atomic_number[mine].tobytes() == block.atomic_number[atoms].tobytes()
+
+
+def test_many_clouds_of_hard_settings_are_drawn_again(monkeypatch):
+    """So that the test before this one has redraws to get wrong."""
+    rounds = []
+    redrawn = Draft.redrawn
+    monkeypatch.setattr(
+        Draft,
+        "redrawn",
+        lambda draft, columns, attempt: rounds.append(len(columns)) or redrawn(draft, columns, attempt),
+    )
+    generator = source(**HARD).generator
+    rounds.clear()
+    generator.block("train", 0)
+    assert len(rounds) > 10
+    assert sum(rounds) > 2 * rounds[0]
 
 
 def test_samples_do_not_depend_on_how_many_there_are(samples):
@@ -199,7 +255,7 @@ def test_targets_carry_the_names_in_list_order():
 
 
 def test_rotations_are_proper_and_uniform():
-    turn = ExactRandom(1, "rotations", 0).rotations(20_000).transpose(2, 0, 1)
+    turn = rotations(streams("rotations", 20_000), 0).transpose(2, 0, 1)
     np.testing.assert_allclose(turn @ turn.transpose(0, 2, 1), np.broadcast_to(np.eye(3), turn.shape), atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(turn), 1.0)
     # Haar measure on SO(3): entries have mean 0 and variance 1/3, the trace has variance 1.
@@ -288,12 +344,20 @@ def test_ids_count_on_past_the_zeros():
     assert numbered("größe", 10**9 - 2, 5).tolist() == expected
 
 
+def test_streams_are_those_of_splitmix64():
+    """Its first numbers for the seed 1234567, as the authors' code prints them."""
+    expected = [
+        *(6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821),
+    ]
+    assert words(np.array([1234567], dtype=np.uint64), np.arange(5, dtype=np.uint64)).tolist() == expected
+
+
 def test_random_numbers_are_uniform():
     words = ExactRandom(121, "train", 0).words(7)
     assert words.tolist() == ExactRandom(121, "train", 0).words(8)[:7].tolist()
     limits = ExactRandom(5, "x", 1).below(7, 70_000)
     assert np.bincount(limits, minlength=7).min() > 10_000 - 5 * 100
-    ball = ExactRandom(5, "x", 2).in_ball(50_000, 3)
+    ball = in_ball(streams("ball", 50_000), np.zeros(50_000, dtype=np.uint64), 3)
     radius = np.linalg.norm(ball, axis=0)
     assert ball.shape == (3, 50_000)
     assert (radius < 1).all()
@@ -335,5 +399,6 @@ def test_the_sieve_holds_back_few_of_the_usual_clouds():
     groups = GroupsOfOrder(6, names)
     random = ExactRandom(1, "sieve", 0)
     group, orbits = random.below(len(groups.numbers), 2000), 2 + random.below(5, 2000)
-    seed, kind = random.in_ball(orbits.sum(), 3), 1 + random.below(99, orbits.sum())
+    place = np.arange(orbits.sum(), dtype=np.uint64) * np.uint64(MOST_TRIES)
+    seed, kind = in_ball(random.streams(len(place)), place, 3), 1 + random.below(99, len(place))
     assert suspects(groups, grow_orbits(groups, group, orbits, seed, kind), LABEL_TOLERANCE).mean() < 0.05
