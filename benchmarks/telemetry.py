@@ -4,9 +4,11 @@
     mpirun -n 2 python benchmarks/telemetry.py
 
 The same batches are trained on again and again by the real loop. Each step is taken with clock, energy counters, the
-exchange between the ranks, stragglers and the files, and without any of them; a round is one logged interval. Ratios
-are of the thread's core time, which other programs disturb less, and of the time by the clock. The last line counts the
-core time inside of the records' own calls, which says more on a busy machine. Files lie in a temporary folder.
+exchange between the ranks, stragglers, loss dynamics and the files, and without any of them; a round is one logged
+interval. Ratios are of the thread's core time, which other programs disturb less, and of the time by the clock. The
+last lines count the core time inside of the records' own calls, which says more on a busy machine: those about times,
+and those about gradients, updates, Adam's ratio and spikes. `--dynamics-every 1` looks at these in full in every step.
+Files lie in a temporary folder.
 """
 
 import argparse
@@ -69,8 +71,32 @@ class NoRecords:
         """Nothing."""
 
 
-def switch(trainer: Trainer, clock: StepClock, records: Any, mark: Any) -> None:
+class NoDynamics:
+    """Looks at no step."""
+
+    def measures(self, step: int) -> bool:  # noqa: ARG002 - none
+        """None."""
+        return False
+
+    def before_move(self, *_: Any) -> None:
+        """Nothing."""
+
+    def after_move(self, *_: Any, moved: bool) -> None:
+        """Nothing."""
+
+
+class NoWatch:
+    """Sees no spike."""
+
+    rolls_back = False
+
+    def look(self, *_: Any) -> None:
+        """Nothing."""
+
+
+def switch(trainer: Trainer, clock: StepClock, records: Any, mark: Any, dynamics: Any, watch: Any) -> None:
     """Let the loop take its steps with these."""
+    trainer.stepper.dynamics, trainer.stepper.watch = dynamics, watch
     trainer.clock = trainer.stepper.clock = clock
     trainer.records = records
     step.mark = mark  # type: ignore[attr-defined]
@@ -89,10 +115,10 @@ class Inside:
         return owner
 
     def _counted(self, function: Any) -> Any:
-        def counted(*arguments: Any) -> Any:
+        def counted(*arguments: Any, **named: Any) -> Any:
             start_s = time.thread_time()
             try:
-                return function(*arguments)
+                return function(*arguments, **named)
             finally:
                 self.core_s += time.thread_time() - start_s
 
@@ -101,10 +127,15 @@ class Inside:
 
 def measure(trainer: Trainer, works: list[Any], seconds: float) -> None:
     """Take each step both ways, one after the other, and print the ratios."""
-    inside = Inside()
+    inside, inside_dynamics = Inside(), Inside()
     records = inside.around(trainer.records, ("note_samples", "log_step"))
     clock = inside.around(StepClock(), ("start", "lap", "lap_compute", "stop"))
-    ways = {"without": (NoClock(), NoRecords(), lambda _: 0.0), "with": (clock, records, step.mark)}
+    dynamics = inside_dynamics.around(trainer.stepper.dynamics, ("measures", "before_move", "after_move"))
+    watch = inside_dynamics.around(trainer.stepper.watch, ("look",))
+    ways = {
+        "without": (NoClock(), NoRecords(), lambda _: 0.0, NoDynamics(), NoWatch()),
+        "with": (clock, records, step.mark, dynamics, watch),
+    }
     comm = trainer.run.comm
 
     def one_round(number: int) -> dict[str, list[float]]:
@@ -123,13 +154,14 @@ def measure(trainer: Trainer, works: list[Any], seconds: float) -> None:
     round_s = max(sum(wall_s for _, wall_s in one_round(1).values()), 1e-3)
     count = torch.tensor(max(3, int(seconds / round_s)))
     comm.broadcast(count)
-    inside.core_s = 0.0
+    inside.core_s = inside_dynamics.core_s = 0.0
     rounds = [one_round(number) for number in range(int(count))]
     if comm.rank == 0:
-        show(rounds, len(works), inside.core_s / (len(rounds) * len(works)))
+        steps = len(rounds) * len(works)
+        show(rounds, len(works), {"times": inside.core_s / steps, "loss dynamics": inside_dynamics.core_s / steps})
 
 
-def show(rounds: list[dict[str, list[float]]], steps: int, inside_s: float) -> None:
+def show(rounds: list[dict[str, list[float]]], steps: int, inside_s: dict[str, float]) -> None:
     """Print the step and the ratio by both clocks, and what of a step the calls take."""
     for place, name in enumerate(("core time", "wall time")):
         step_ms = {way: 1e3 * median(each[way][place] for each in rounds) / steps for way in rounds[0]}
@@ -140,7 +172,10 @@ def show(rounds: list[dict[str, list[float]]], steps: int, inside_s: float) -> N
             f"half of {len(ratios)} rounds of {steps} steps between {low:.4f} and {high:.4f}"
         )
     step_s = median(each["without"][0] for each in rounds) / steps
-    print(f"inside of the records: {1e3 * inside_s:.3f} ms of core time a step, {inside_s / step_s:.2%} of it")
+    for what, time_s in inside_s.items():
+        print(
+            f"inside of the records of {what}: {1e3 * time_s:.3f} ms of core time a step, {time_s / step_s:.2%} of it"
+        )
 
 
 def main() -> None:
@@ -148,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--log-every", type=int, default=20)
+    parser.add_argument("--dynamics-every", type=int)
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -167,6 +203,8 @@ def main() -> None:
                 prepare(prep, World())
         comm.barrier()
         changes = [f"run_dir={folder / 'run'}", f"data.train=[{folder / 'data'}]", f"log_every={options.log_every}"]
+        if options.dynamics_every is not None:
+            changes.append(f"dynamics.every_steps={options.dynamics_every}")
         config = load_config(TrainConfig, demo, changes)
         collection = open_collection(config.data)
         run = build_run(config, collection, comm, torch.device("cpu"))

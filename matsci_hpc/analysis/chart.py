@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from matsci_hpc.analysis.records import Record
 
-TRAINING, HELD_OUT, SPEED = "Training", "Held-out data", "Speed and balance"
+TRAINING, DYNAMICS, HELD_OUT, SPEED = "Training", "Loss dynamics", "Held-out data", "Speed and balance"
 
 
 @dataclass(frozen=True)

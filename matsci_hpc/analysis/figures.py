@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from matsci_hpc.analysis.chart import HELD_OUT, TRAINING, Chart
+from matsci_hpc.analysis.dynamics_figures import dynamics_charts
 from matsci_hpc.analysis.plotting import (
     AXIS,
     BLUE,
@@ -36,6 +37,7 @@ def charts(run: Run) -> list[Chart]:
         _target_losses(run, steps),
         _learning_rate(run, steps),
         _gradient_norm(run, steps),
+        *dynamics_charts(run),
         *_held_out(run),
         *_per_class(run),
         *speed_charts(run, steps),

@@ -30,6 +30,12 @@ class Run:
     """By rising step; the splits of one step in the order they were written."""
     ranks: list[Record]
     """The valid lines of ranks.jsonl, by rising step."""
+    dynamics: list[Record]
+    """The valid lines of dynamics.jsonl, by rising step."""
+    spikes: list[Record]
+    """Its lines about spikes, in the order in which they were met: also those that the run went back from."""
+    rollbacks: list[Record]
+    """Its lines about rollbacks."""
     unreadable: int
     """Damaged lines that are not the torn end of a file."""
     complete: bool
@@ -52,9 +58,15 @@ class Run:
 
     @property
     def restarts(self) -> list[int]:
-        """The last step before each restart."""
+        """The last step before each restart, and before each rollback."""
         pairs = zip(self.steps, self.steps[1:], strict=False)
         return [before["step"] for before, after in pairs if _life(before) != _life(after)]
+
+    @property
+    def lives(self) -> int:
+        """How often the run was started, as far as its lines tell."""
+        pairs = zip(self.steps, self.steps[1:], strict=False)
+        return 1 + len([1 for before, after in pairs if _life(before)[0] != _life(after)[0]])
 
     def series(self, key: str) -> list[float | None]:
         """One quantity over the valid steps; None where it is missing or was not finite."""
@@ -82,6 +94,7 @@ def read_run(run_dir: Path) -> Run:
     metrics, damaged_metrics = read_lines(run_dir / "metrics.jsonl")
     evaluations, damaged_evaluations = read_lines(run_dir / "evaluations.jsonl")
     ranks, damaged_ranks = read_lines(run_dir / "ranks.jsonl")
+    dynamics, damaged_dynamics = read_lines(run_dir / "dynamics.jsonl")
     provenance = _read_json(run_dir / "provenance.json")
     data = _read_json(run_dir / "data.json")
     return Run(
@@ -93,7 +106,10 @@ def read_run(run_dir: Path) -> Run:
         steps=valid_steps(metrics),
         evaluations=valid_evaluations(evaluations, metrics),
         ranks=[line for line in valid_steps(ranks) if is_of_ranks(line)],
-        unreadable=damaged_metrics + damaged_evaluations + damaged_ranks,
+        dynamics=valid_steps(line for line in dynamics if "rollback" not in line),
+        spikes=[line for line in dynamics if isinstance(line.get("spike"), dict)],
+        rollbacks=[line for line in dynamics if "rollback" in line],
+        unreadable=damaged_metrics + damaged_evaluations + damaged_ranks + damaged_dynamics,
         complete=(run_dir / "DONE").exists(),
     )
 
@@ -131,7 +147,7 @@ def valid_steps(lines: Iterable[Record]) -> list[Record]:
     that is about several steps, as those of ranks.jsonl, says by `first_step` where it begins.
     """
     kept: dict[int, Record] = {}
-    life: Any = None
+    life: tuple[Any, Any] | None = None
     for line in lines:
         if _life(line) != life:
             first = line.get("first_step")
@@ -149,12 +165,14 @@ def valid_evaluations(lines: Iterable[Record], metrics: Iterable[Record] = ()) -
         lines: of evaluations.jsonl.
         metrics: of metrics.jsonl; the first line of a life tells from where it took the steps anew.
     """
-    begins: dict[Any, int] = {}
+    begins: dict[tuple[Any, Any], int] = {}
     for line in metrics:
         begins.setdefault(_life(line), line["step"])
     kept: dict[tuple[int, str], Record] = {}
     for line in lines:
-        if any(_is_later(life, line.get("life")) and line["step"] >= step for life, step in begins.items()):
+        if "life" in line and any(
+            _is_later(life, _life(line)) and line["step"] >= step for life, step in begins.items()
+        ):
             continue
         key = (line["step"], str(line.get("split", "")))
         kept.pop(key, None)
@@ -190,12 +208,14 @@ def as_mapping(value: Any) -> Record:
     return value if isinstance(value, dict) else {}
 
 
-def _is_later(life: Any, other: Any) -> bool:
-    return isinstance(life, int) and isinstance(other, int) and life > other
+def _is_later(life: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    numbers = all(isinstance(each, int) for each in (*life, *other))
+    return numbers and life > other
 
 
-def _life(line: Record) -> Any:
-    return line.get("life", 0)
+def _life(line: Record) -> tuple[Any, Any]:
+    """What tells lines apart between which the run may have gone back: its life, and its rollbacks so far."""
+    return line.get("life", 0), line.get("rollbacks", 0)
 
 
 def _read_json(path: Path) -> Any:

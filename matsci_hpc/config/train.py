@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from matsci_hpc.config.base import Folder, Section
 from matsci_hpc.config.data import Data
+from matsci_hpc.config.dynamics import Average, Dynamics, Spikes
 from matsci_hpc.config.job import JobRequest
 from matsci_hpc.config.model import Egnn, Model
 from matsci_hpc.config.records import Records
@@ -84,11 +85,29 @@ class Parallel(Section):
     """Number format of gradients on the way, which halves what is sent of float32. `bf16` keeps two to three digits of
     any size; `fp16` three to four, of sizes from 6e-8 to 65504: what is larger counts as not finite. `mpi` and
     `horovod` add up in float32 all the same, gloo and nccl in the format itself."""
+    reduction: Literal["backend", "ordered"] = "backend"
+    """In which order the gradients of the ranks are added: as the backend likes, or `ordered`: in pairs of neighbours,
+    the same to the last bit for any backend and any number of ranks of which `virtual_ranks` make the same whole. It
+    costs the overlap, and every rank holds the gradients of all."""
+    virtual_ranks: PositiveInt = 1
+    """Each rank stands for so many: it computes their shares one after the other, so that few ranks follow the course
+    of many. 2 ranks with 4 are 8 ranks to the optimiser: up to rounding, or to the last bit with reduction: ordered."""
     timeout_s: PositiveFloat = 60.0
     """A rank without progress (part of a step, batch of an evaluation) counts as hung, and the job is over within this
     time: to leave time for that, the rank itself ends after 70 % of it."""
     startup_timeout_s: PositiveFloat = 300.0
     """The same until the first step: meeting the others, opening the data, building the model."""
+
+    @model_validator(mode="after")
+    def _ordered_as_far_as_possible(self) -> Self:
+        if self.reduction == "ordered" and self.compression != "none":
+            raise ValueError("reduction: ordered sends gradients as they are, so leave out compression")
+        if self.reduction == "ordered" and self.virtual_ranks.bit_count() > 1:
+            raise ValueError(
+                f"reduction: ordered needs virtual_ranks of 1, 2, 4, 8 and so on, not {self.virtual_ranks}: a rank "
+                "adds up a branch of a tree of pairs"
+            )
+        return self
 
 
 class Target(Section):
@@ -110,6 +129,11 @@ class Optimizer(Section):
     weight_decay: NonNegativeFloat = 1e-2
     clip_norm: PositiveFloat | None = None
     """Gradients with a larger global norm are scaled down to it."""
+    clip_quantile: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Gradients with a larger norm than this part of those of the last steps are scaled down to that norm, as by
+    AutoClip. Both bounds may be given; the lower one counts."""
+    clip_window: int = Field(default=1000, ge=10)
+    """Steps that `clip_quantile` looks back on."""
 
 
 class Schedule(Section):
@@ -120,9 +144,14 @@ class Schedule(Section):
     base_batch: PositiveInt = 32
     warmup_steps: NonNegativeInt = 0
     """Linear rise from zero."""
-    decay: Literal["constant", "cosine", "exponential"] = "cosine"
+    decay: Literal["constant", "cosine", "exponential", "plateau"] = "cosine"
+    """`plateau` lowers it whenever held-out losses have stopped falling."""
     final_fraction: float = Field(gt=0.0, le=1.0, default=0.01)
-    """Learning rate at the last step, as a fraction of the peak."""
+    """Learning rate at the last step, as a fraction of the peak; with `plateau`, the least it falls to."""
+    plateau_factor: float = Field(gt=0.0, lt=1.0, default=0.5)
+    """With `plateau`: what it is multiplied by."""
+    plateau_evaluations: PositiveInt = 5
+    """With `plateau`: so many evaluations in a row that are not the best so far."""
 
 
 class Checkpoint(Section):
@@ -190,6 +219,9 @@ class TrainConfig(Section):
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Evaluate = Evaluate()
     nonfinite: NonFinite = NonFinite()
+    dynamics: Dynamics = Dynamics()
+    spikes: Spikes = Spikes()
+    average: Average = Average()
     job: JobRequest = JobRequest()
     log_every: PositiveInt = 10
     """Steps between lines in metrics.jsonl."""
@@ -205,6 +237,18 @@ class TrainConfig(Section):
             raise ValueError(
                 "batch.oversized: an endless source is never looked through; its max_atoms bounds every sample"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _virtual_ranks_are_alike(self) -> Self:
+        if self.parallel.virtual_ranks > 1 and self.balance.speeds is not None:
+            raise ValueError("balance.speeds: virtual ranks are all equally fast, so leave out speeds")
+        return self
+
+    @model_validator(mode="after")
+    def _plateaus_need_evaluations(self) -> Self:
+        if self.schedule.decay == "plateau" and self.data.held_out is None:
+            raise ValueError("schedule.decay: plateau goes by held-out losses; give data.held_out, or another decay")
         return self
 
     @model_validator(mode="after")

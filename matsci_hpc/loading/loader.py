@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Self
 
 import numpy as np
@@ -35,6 +36,7 @@ class Division:
 
     Attributes:
         rank, ranks: this rank and their number.
+        virtual: ranks that each of them stands for.
         speeds: relative speed of each rank, or None where all are alike.
         micro_batches: least number of parts that a rank computes its share in.
         micro_cost: most predicted cost of a part, or None.
@@ -47,6 +49,7 @@ class Division:
     micro_batches: int = 1
     micro_cost: float | None = None
     pin: bool = False
+    virtual: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class StepWork:
         cursor: of this step.
         after: of the next one.
         batches: this rank's share in parts, whose gradients add up; none if the rank has no graph.
+        share_parts: how many of these parts each of the ranks has that this one stands for, in turn; their sum is the
+            number of parts.
         samples: int64, numbers of the samples of this rank.
         rank_atoms, rank_edges: of this rank.
         graphs, atoms, edges: of the global batch.
@@ -75,6 +80,13 @@ class StepWork:
     edges: int
     target_counts: dict[str, int]
     cost_imbalance: float
+    share_parts: tuple[int, ...]
+
+    @property
+    def shares(self) -> list[list[Batch]]:
+        """The parts by the ranks that this one stands for."""
+        ends = list(accumulate(self.share_parts))
+        return [self.batches[end - count : end] for end, count in zip(ends, self.share_parts, strict=True)]
 
     @property
     def ends_epoch(self) -> bool:
@@ -97,14 +109,21 @@ def step_work(
     samples = epoch.batch(cursor.within)
     atoms, edges = collection.atoms(samples), collection.edges(samples)
     costs = cost.of(atoms, edges)
-    shares = divide(costs, division.ranks, division.speeds)
+    virtual = division.virtual
+    small_shares = divide(costs, division.ranks * virtual, division.speeds)
+    shares = [np.concatenate(small_shares[start : start + virtual]) for start in range(0, len(small_shares), virtual)]
     mine = shares[division.rank]
-    parts = micro_batches(costs[mine], division.micro_batches, division.micro_cost)
+    first = division.rank * virtual
+    parts_by_share = [
+        [share[part] for part in micro_batches(costs[share], division.micro_batches, division.micro_cost)]
+        for share in small_shares[first : first + virtual]
+    ]
+    parts = [part for parts in parts_by_share for part in parts]
     last = not epoch.has(cursor.within + 1)
     return StepWork(
         cursor=cursor,
         after=Cursor(cursor.step + 1, cursor.epoch + last, 0 if last else cursor.within + 1),
-        batches=[checked_batch(collection, samples[mine[part]], pin=division.pin) for part in parts],
+        batches=[checked_batch(collection, samples[part], pin=division.pin) for part in parts],
         samples=samples[mine],
         rank_atoms=int(atoms[mine].sum()),
         rank_edges=int(edges[mine].sum()),
@@ -113,6 +132,7 @@ def step_work(
         edges=int(edges.sum()),
         target_counts={name: int(collection.present(name, samples).sum()) for name in collection.targets},
         cost_imbalance=imbalance(costs, shares, division.speeds),
+        share_parts=tuple(map(len, parts_by_share)),
     )
 
 

@@ -18,6 +18,7 @@ from torch.nn import Parameter
 
 from matsci_hpc.parallel.communicator import Communicator, Pending
 from matsci_hpc.parallel.gradients import FlatGradients
+from matsci_hpc.parallel.tree import tree_sum
 
 Compression = Literal["none", "bf16", "fp16"]
 _SHORT = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,9 +54,13 @@ class GradientExchange:
         bucket_bytes: of gradients sent together; a larger gradient has a bucket of its own.
         overlap: whether to send during backward, or all buckets after it.
         compression: number format on the way.
+        ordered: add up in one order, after backward, that is the same for any backend and any number of ranks
+            (`tree.py`); every rank receives the gradients of all.
 
     Attributes:
         in_flight_s: time of the last step from the first bucket's start to the arrival of all.
+        measures: whether to note the norm of this rank's own gradients before they are summed.
+        own_square: its square in the last step that was measured.
     """
 
     def __init__(
@@ -66,15 +71,20 @@ class GradientExchange:
         *,
         overlap: bool = True,
         compression: Compression = "none",
+        ordered: bool = False,
     ) -> None:
         self.in_flight_s = 0.0
+        self.measures = False
+        self.own_square = 0.0
+        self._squares: list[Tensor] = []
+        self._ordered = ordered
         self._comm = comm
         self._short = _SHORT.get(compression)
         self._buckets = list(cut_into_buckets(gradients, bucket_bytes)) if comm.size > 1 else []
         self._begun = 0
         self._start_s = 0.0
         self._listens = False
-        if overlap:
+        if overlap and not ordered:
             for bucket in self._buckets:
                 for each in bucket.parameters:
                     each.register_post_accumulate_grad_hook(partial(self._note, bucket))  # type: ignore[no-untyped-call]
@@ -104,6 +114,9 @@ class GradientExchange:
         Raises:
             RankError: a rank is gone.
         """
+        if self._ordered and self._buckets:
+            self._add_up_in_order(also)
+            return
         for bucket in self._buckets[self._begun :]:
             self._begin(bucket)
         last = self._comm.all_reduce_start(also)
@@ -118,6 +131,24 @@ class GradientExchange:
         last.wait()
         self._begun = 0
         self.in_flight_s = ended_s - self._start_s
+        self._note_square()
+
+    def _add_up_in_order(self, also: Tensor) -> None:
+        self._start_s = time.perf_counter()
+        for bucket in self._buckets:
+            self._measure(bucket)
+            bucket.part.copy_(tree_sum(self._comm.all_gather(bucket.part)))
+        also.copy_(tree_sum(self._comm.all_gather(also)))
+        self.in_flight_s = time.perf_counter() - self._start_s
+        self._note_square()
+
+    def _measure(self, bucket: _Bucket) -> None:
+        if self.measures:
+            self._squares.append(bucket.part.double().square().sum())
+
+    def _note_square(self) -> None:
+        self.own_square = float(sum(self._squares))
+        self._squares = []
 
     def _note(self, bucket: _Bucket, _: Tensor) -> None:
         """A gradient of the bucket is there."""
@@ -131,6 +162,7 @@ class GradientExchange:
         if self._begun == 0:
             self._start_s = time.perf_counter()
         self._begun += 1
+        self._measure(bucket)
         bucket.sent = bucket.part if self._short is None else bucket.part.to(self._short)
         bucket.pending = self._comm.all_reduce_start(bucket.sent)
 

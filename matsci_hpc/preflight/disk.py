@@ -11,12 +11,14 @@ from matsci_hpc.preflight.mounts import mount_of, mounts_here, nearest
 from matsci_hpc.preflight.quota import Quota, quotas_here
 from matsci_hpc.preflight.words import bytes_in_words
 
-FILES_PER_CHECKPOINT = 6
-"""Its five files and their folder."""
+FILES_PER_CHECKPOINT = 8
+"""Its seven files at most and their folder."""
 FILES_OF_A_RUN = 20
 """Config, records, report, scripts and logs."""
 LINE_BYTES = 1200
 """Of a line of metrics.jsonl."""
+DYNAMICS_LINE_BYTES = 6000
+"""Of a line of dynamics.jsonl, of a model of a dozen layer groups."""
 TIGHT = 0.8
 """Share of the free space above which a person is warned."""
 
@@ -45,7 +47,9 @@ def run_need(config: TrainConfig, checkpoint_bytes: float) -> Need:
     lines = config.steps // config.log_every + config.steps // config.evaluate.every_steps
     words = f"{number} checkpoints of {bytes_in_words(checkpoint_bytes)} and the records"
     files = number * FILES_PER_CHECKPOINT + FILES_OF_A_RUN
-    return Need(number * checkpoint_bytes + LINE_BYTES * lines, files, words)
+    wide_lines = config.steps // (config.dynamics.every_steps or config.log_every) if config.dynamics.record else 0
+    records = LINE_BYTES * lines + DYNAMICS_LINE_BYTES * wide_lines
+    return Need(number * checkpoint_bytes + records, files, words)
 
 
 def data_set_need(shards: int, bytes_per_input: float, inputs: int, unpacked_bytes: float = 0.0) -> Need:

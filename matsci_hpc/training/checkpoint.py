@@ -3,6 +3,8 @@
     checkpoints/step-000123/
         model.safetensors       parameters and buffers
         optimizer.safetensors   `NAME|STATE` for every parameter, and the state of torch's random numbers
+        course.safetensors      what records and remedies remember of the steps so far (`course.py`)
+        average.safetensors     as model.safetensors with averaged parameters, if the run averages them
         state.json              format, program version, seed, ranks; step, time, best evaluation, data
         config.yaml             resolved config of the life that saved it
         checksums.json          XXH3-128 of the files above, written last
@@ -15,7 +17,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,13 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.training.run_state import RunState, read_state
 from matsci_hpc.whole_files import file_checksum, output_error, sync, write_synced
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE = (2, 3)
+"""Version 2 has no course and no average."""
 CHECKSUMS = "checksums.json"
 RANDOM_STATE = "random|torch"
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json", "config.yaml"}
+OPTIONAL = {"course.safetensors", "average.safetensors"}
 _NAME = re.compile(r"step-[0-9]{6,18}")
 
 
@@ -66,6 +71,8 @@ class Snapshot:
         optimizer: its state by `NAME|STATE`, and the state of torch's random numbers.
         config_text: resolved config.
         seed, ranks: of the life that made it.
+        course: what records and remedies remember.
+        average: averaged parameters and the buffers; empty if there are none.
     """
 
     state: RunState
@@ -74,10 +81,20 @@ class Snapshot:
     config_text: str
     seed: int
     ranks: int
+    course: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
 
 
 def take_snapshot(
-    model: nn.Module, optimizer: torch.optim.Optimizer, state: RunState, config_text: str, *, seed: int, ranks: int
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: RunState,
+    config_text: str,
+    *,
+    seed: int,
+    ranks: int,
+    course: dict[str, Tensor] | None = None,
+    average: dict[str, Tensor] | None = None,
 ) -> Snapshot:
     """Copy everything that a checkpoint holds."""
     return Snapshot(
@@ -87,6 +104,8 @@ def take_snapshot(
         config_text=config_text,
         seed=seed,
         ranks=ranks,
+        course=_copies(course or {}),
+        average=_copies({**model.state_dict(), **average}) if average else {},
     )
 
 
@@ -143,7 +162,7 @@ def verify_checkpoint(path: Path) -> RunState:
     """
     try:
         sums = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
-        if not isinstance(sums, dict) or sums.keys() != FILES:
+        if not isinstance(sums, dict) or sums.keys() - OPTIONAL != FILES:
             raise DamagedCheckpointError(f"{path / CHECKSUMS}: damaged")
         for name, expected in sums.items():
             if file_checksum(path / name) != expected:
@@ -154,11 +173,11 @@ def verify_checkpoint(path: Path) -> RunState:
     if not isinstance(record, dict):
         raise DamagedCheckpointError(f"{path / 'state.json'}: damaged")
     version = record.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
         raise UserInputError(
             f"{path}: checkpoint format version {version}, saved by matsci-hpc {record.get('matsci_hpc')}; this is "
-            f"matsci-hpc {matsci_hpc.__version__}, which reads version {FORMAT_VERSION}: go on with the other release, "
-            "or start again in another run_dir"
+            f"matsci-hpc {matsci_hpc.__version__}, which reads versions "
+            f"{' and '.join(map(str, READABLE))}: go on with the other release, or start again in another run_dir"
         )
     try:
         state = read_state(record.get("run"))
@@ -202,6 +221,18 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     return saved_state(path)
 
 
+def saved_course(path: Path) -> dict[str, Tensor]:
+    """What a verified checkpoint holds for records and remedies; nothing in one of an earlier release."""
+    file = path / "course.safetensors"
+    return load_file(file) if file.is_file() else {}
+
+
+def saved_average(path: Path) -> dict[str, Tensor]:
+    """Averaged parameters, and buffers, of a verified checkpoint; nothing if its run kept none."""
+    file = path / "average.safetensors"
+    return load_file(file) if file.is_file() else {}
+
+
 def saved_state(path: Path) -> RunState:
     """The state in a verified checkpoint."""
     return read_state(json.loads((path / "state.json").read_text(encoding="utf-8"))["run"])
@@ -232,6 +263,8 @@ def _files(snapshot: Snapshot) -> dict[str, Callable[[], bytes]]:
         "optimizer.safetensors": lambda: save(snapshot.optimizer),
         "state.json": lambda: _json(about),
         "config.yaml": snapshot.config_text.encode,
+        "course.safetensors": lambda: save(snapshot.course),
+        **({"average.safetensors": lambda: save(snapshot.average)} if snapshot.average else {}),
     }
 
 

@@ -18,7 +18,7 @@ def in_backward_order(run: Run) -> list[Parameter]:
     heads whose target not every sample carries, and those that no loss reaches at all. Collective.
     """
     named = list(run.model.named_parameters())[::-1]
-    if run.comm.size == 1:
+    if run.comm.size * run.config.parallel.virtual_ranks == 1:
         return [each for _, each in named]
     # Rank 0 looks for all: what a compiler makes of the model may differ from one processor to the next.
     steady = set(on_first(run.comm, lambda: _reached_in_every_step(run)))

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from matsci_hpc.training.kernels import decide_kernel
 from matsci_hpc.training.messages import announce
 from matsci_hpc.training.planning import cost_of, cursor_of, division_of, plan_of
 from matsci_hpc.training.records import RunRecords
+from matsci_hpc.training.rollback import roll_back
 from matsci_hpc.training.run_folder import complete_run, open_run, run_lock
 from matsci_hpc.training.saving import CheckpointWriter
 from matsci_hpc.training.setup import Run, build_run, limit_threads, resume
@@ -112,19 +114,26 @@ class Trainer:
         self.cost = FittedCost(run)
         keep, limit_s = run.config.checkpoint.keep, run.config.checkpoint.timeout_s
         self.writer = CheckpointWriter(run.folder.checkpoints, keep, run.state.step, run.comm.activity.tick, limit_s)
-        self.stepper = Stepper(run, self.clock, self.cost, self.stops.requested, self._step_on_disk)
+        self.stepper = Stepper(run, self.clock, self.cost, self.stops.requested, self._step_on_disk, life)
         self._start_s = time.monotonic() - run.state.time_s
         self._final: dict[str, Any] | None = None
 
     def train(self) -> Outcome:
         """Take the remaining steps, or as many as there is time for."""
-        run, config = self.run, self.run.config
+        run = self.run
         if run.comm.rank == 0:
             announce(run, self.plan)
         if on_first(run.comm, self.stops.look):  # it came while the job waited, or a life before was killed over it
             return self._stop()
         run.comm.activity.at("data", run.state.step + 1)
         run.model.train()
+        while (outcome := self._until_rollback()) is None:
+            pass
+        return outcome
+
+    def _until_rollback(self) -> Outcome | None:
+        """Take steps until the life of the run is over, or None where it goes on from an earlier step."""
+        run, config = self.run, self.run.config
         learns = config.balance.fit
         with Loader(
             run.collection, self.plan, cursor_of(run), config.steps, division_of(run), cost_of(run), waits=learns
@@ -139,6 +148,8 @@ class Trainer:
                 if run.state.step == config.steps:
                     return self._finish()
                 stop = self._step(works)
+                if stop is None:
+                    return None
                 if learns and run.state.step_in_epoch == 0:
                     self.cost.decide()
                     loader.begin_epoch(cost_of(run))
@@ -160,8 +171,8 @@ class Trainer:
         on_first(run.comm, lambda: complete_run(run.folder, content))
         return Outcome(run.state.step, complete=True)
 
-    def _step(self, works: Any) -> bool:
-        """One optimiser step; whether any rank was asked to stop."""
+    def _step(self, works: Any) -> bool | None:
+        """One optimiser step; whether any rank was asked to stop, or None if the run went back because of a spike."""
         run = self.run
         activity = run.comm.activity
         self.clock.start()
@@ -171,6 +182,10 @@ class Trainer:
         self.records.note_samples(work)
         found, stops = self.stepper.take(work)
         self.clock.stop(work)
+        if self.stepper.watch.rolls_back and (event := roll_back(run, work, self.writer)) is not None:
+            self.stepper.dynamics.note_rollback(event)
+            self.clock.reset()
+            return None
         state = run.state
         state.step, state.epoch, state.step_in_epoch = work.after.step, work.after.epoch, work.after.within
         state.samples_seen += work.graphs
@@ -193,9 +208,14 @@ class Trainer:
         run, state = self.run, self.run.state
         run.comm.activity.at("evaluation", state.step)
         stop_requested = self.stops.requested
-        result = evaluate(run.model, run.tasks, run.collection, run.held_out, run.comm, run.precision, stop_requested)
+        with run.average.in_place() if run.average is not None else nullcontext():
+            result = evaluate(
+                run.model, run.tasks, run.collection, run.held_out, run.comm, run.precision, stop_requested
+            )
         if result is None:
             return False
+        if run.average is not None:
+            result["weights"] = "average"
         self._final = result
         state.evaluated_step = state.step
         state.time_s = time.monotonic() - self._start_s
@@ -203,10 +223,19 @@ class Trainer:
         improved = math.isfinite(result["loss"]) and (state.best_loss is None or result["loss"] < state.best_loss)
         if improved:
             state.best_loss, state.best_step = result["loss"], state.step
+        self._note_plateau(improved=improved)
         self.records.log_evaluation(result)
         if improved:
             self._save()
         return True
+
+    def _note_plateau(self, *, improved: bool) -> None:
+        """Lower the learning rate if held-out losses have stopped falling, by the schedule `plateau`."""
+        state, schedule = self.run.state, self.run.config.schedule
+        state.evaluations_since_best = 0 if improved else state.evaluations_since_best + 1
+        if schedule.decay == "plateau" and state.evaluations_since_best >= schedule.plateau_evaluations:
+            state.plateaus += 1
+            state.evaluations_since_best = 0
 
     def _save(self) -> None:
         """Checkpoint this step, once; training goes on while rank 0 writes it."""
@@ -220,12 +249,22 @@ class Trainer:
         self.run.comm.activity.at("checkpoint", step)
         on_first(self.run.comm, lambda: self.writer.finish(step, self._snapshot))
         self.records.close()
+        self.stepper.dynamics.close()
 
     def _snapshot(self) -> Snapshot:
         run = self.run
         run.state.time_s = time.monotonic() - self._start_s
         seed, ranks = run.config.seed, run.comm.size
-        return take_snapshot(run.model, run.optimizer, run.state, run.config_text, seed=seed, ranks=ranks)
+        return take_snapshot(
+            run.model,
+            run.optimizer,
+            run.state,
+            run.config_text,
+            seed=seed,
+            ranks=ranks,
+            course=run.course.tensors(),
+            average=run.average.means if run.average is not None else None,
+        )
 
     def _step_on_disk(self) -> int:
         """Newest step that a checkpoint holds, as rank 0 knows, which is the one that says it."""

@@ -53,7 +53,9 @@ def build_optimizer(config: Optimizer, model: nn.Module) -> AdamW:
     )
 
 
-def learning_rate(step: int, steps: int, peak: float, schedule: Schedule, batch_graphs: int) -> float:
+def learning_rate(
+    step: int, steps: int, peak: float, schedule: Schedule, batch_graphs: int, plateaus: int = 0
+) -> float:
     """Learning rate of a step: a pure function, so that nothing has to be saved for a resumed run.
 
     Args:
@@ -62,6 +64,7 @@ def learning_rate(step: int, steps: int, peak: float, schedule: Schedule, batch_
         peak: at `base_batch`.
         schedule: scaling with the batch, warm-up and decay.
         batch_graphs: global batch.
+        plateaus: how often held-out losses have stopped falling.
     """
     ratio = batch_graphs / schedule.base_batch
     peak *= {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[schedule.scaling]
@@ -69,6 +72,8 @@ def learning_rate(step: int, steps: int, peak: float, schedule: Schedule, batch_
         return peak * (step + 1) / schedule.warmup_steps
     if schedule.decay == "constant":
         return peak
+    if schedule.decay == "plateau":
+        return peak * float(max(schedule.plateau_factor**plateaus, schedule.final_fraction))
     decaying = max(1, steps - schedule.warmup_steps - 1)
     done = min(1.0, (step - schedule.warmup_steps) / decaying)
     floor = schedule.final_fraction

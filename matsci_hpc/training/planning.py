@@ -33,8 +33,8 @@ def plan_of(run: Run) -> Plan:
     if speeds is not None and len(speeds) != comm.size:
         raise UserInputError(f"balance.speeds names {len(speeds)} ranks, and the run has {comm.size}")
     if state.step == 0 and config.batch.group_above is None:
-        grouping = config.batch.grouping
-        state.group_above = on_first(comm, lambda: resolve_grouping(run.collection, spec, comm.size, grouping, speeds))
+        grouping, ranks = config.batch.grouping, comm.size * config.parallel.virtual_ranks
+        state.group_above = on_first(comm, lambda: resolve_grouping(run.collection, spec, ranks, grouping, speeds))
     elif state.step == 0:
         state.group_above = config.batch.group_above
     plan = Plan(run.collection, plan_spec(config, run.collection, state.group_above))
@@ -57,6 +57,7 @@ def division_of(run: Run) -> Division:
         micro_batches=config.batch.micro_batches,
         micro_cost=config.batch.micro_cost,
         pin=run.device.type == "cuda",
+        virtual=config.parallel.virtual_ranks,
     )
 
 

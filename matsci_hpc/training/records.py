@@ -81,6 +81,7 @@ class RunRecords:
                 "life": self._life,
                 **found,
                 "skipped_steps": state.skipped_steps,
+                "rollbacks": state.rollbacks,
                 "graphs": work.graphs,
                 "atoms": work.atoms,
                 "edges": work.edges,
@@ -110,7 +111,7 @@ class RunRecords:
             "time_s": state.time_s,
             "split": self._run.config.data.held_out,
         }
-        self._files.add_evaluation({**where, **seen, "life": self._life, **result})
+        self._files.add_evaluation({**where, **seen, "life": self._life, "rollbacks": state.rollbacks, **result})
         print(f"held out at step {state.step}: {in_words(result)}", flush=True)
 
     def close(self) -> None:

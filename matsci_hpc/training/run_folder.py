@@ -27,6 +27,7 @@ class RunFolder:
         metrics: one line per logged step.
         ranks: what each rank did, a line for one or more of these steps.
         evaluations: one line per evaluation.
+        dynamics: what the optimiser does to the model; one line per recorded step.
         checkpoints: folder of the checkpoints.
         oversized: samples that are too large by the config, if there are any.
         stop: asks the run to stop; the life that obeys it removes it.
@@ -42,6 +43,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.ranks = path / "ranks.jsonl"
         self.evaluations = path / "evaluations.jsonl"
+        self.dynamics = path / "dynamics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.oversized = path / "oversized.jsonl"
         self.stop = path / "STOP"

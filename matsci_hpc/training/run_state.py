@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter,
 
 from matsci_hpc.loading.cost import CostModel
 
-LATER = {"kernel"}
+LATER = {"kernel", "rollbacks", "slow_until", "plateaus", "evaluations_since_best"}
 """What checkpoints of earlier releases lack."""
 
 
@@ -25,10 +25,14 @@ class RunState:
         time_s: seconds of training over all lives.
         best_loss, best_step: of the best evaluation so far.
         evaluated_step: of the last evaluation; one that was due at a stop is made up for by the next life.
-        skipped_steps: steps left out because their loss or gradient was not finite.
+        skipped_steps: steps left out because their loss or gradient was not finite, or for a spike without checkpoint.
         skipped_in_row: how many of these were the last ones.
         data: fingerprint of each data set.
         kernel: who adds up over edges on a GPU, decided when the run began.
+        rollbacks: how often the run went back to a checkpoint because of a spike.
+        slow_until: step up to which the learning rate is lowered after the last of them.
+        plateaus: how often the learning rate was lowered because held-out losses did not fall.
+        evaluations_since_best: evaluations since the best one, or since it was lowered.
     """
 
     step: NonNegativeInt = 0
@@ -45,6 +49,10 @@ class RunState:
     skipped_in_row: NonNegativeInt = 0
     data: list[str] = field(default_factory=list)
     kernel: str | None = None
+    rollbacks: NonNegativeInt = 0
+    slow_until: NonNegativeInt = 0
+    plateaus: NonNegativeInt = 0
+    evaluations_since_best: NonNegativeInt = 0
 
     @property
     def epoch_of_last_step(self) -> int:

@@ -47,6 +47,11 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint")
         self._thread.start()
 
+    def go_back(self, step: int) -> None:
+        """The run has gone back to the checkpoint of an earlier step; later ones are to be written anew."""
+        self.wait()
+        self.asked_step = self.written_step = step
+
     def wait(self) -> None:
         """Wait until nothing is being written."""
         if self._thread is None:

@@ -18,13 +18,15 @@ from matsci_hpc.models.registry import Model, build_model
 from matsci_hpc.parallel.communicator import Communicator
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.together import on_every, on_first
-from matsci_hpc.training.checkpoint import load_checkpoint, newest_usable
+from matsci_hpc.training.checkpoint import load_checkpoint, newest_usable, saved_average, saved_course
+from matsci_hpc.training.course import Course
 from matsci_hpc.training.initial_encoder import choose_origin, load_encoder
 from matsci_hpc.training.optimization import build_optimizer
 from matsci_hpc.training.precision import Precision
 from matsci_hpc.training.run_folder import RunFolder, note_in_provenance
 from matsci_hpc.training.run_state import RunState
 from matsci_hpc.training.tasks import Task, build_tasks
+from matsci_hpc.training.weight_average import WeightAverage
 
 
 @dataclass(slots=True)
@@ -43,6 +45,8 @@ class Run:
     precision: Precision
     device: torch.device
     state: RunState
+    course: Course
+    average: WeightAverage | None
 
 
 def build_run(config: TrainConfig, collection: Collection, comm: Communicator, device: torch.device) -> Run:
@@ -93,6 +97,8 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         precision=precision,
         device=device,
         state=RunState(data=[each.manifest.fingerprint for each in collection.datasets]),
+        course=Course(),
+        average=None if config.average.decay is None else WeightAverage(model, config.average.decay),
     )
 
 
@@ -119,6 +125,10 @@ def resume(run: Run) -> None:
     if chosen is not None:
         data = run.state.data
         run.state = on_every(run.comm, lambda: load_checkpoint(Path(chosen), run.model, run.optimizer))
+        run.course.load(on_every(run.comm, lambda: saved_course(Path(chosen))))
+        if run.average is not None:
+            average = run.average
+            on_every(run.comm, lambda: average.load(saved_average(Path(chosen))))
         if run.state.data != data:
             raise UserInputError(
                 f"{chosen}: was trained on other data: the data sets were prepared anew since; use another run_dir"
@@ -135,6 +145,8 @@ def resume(run: Run) -> None:
     with torch.no_grad():
         for parameter in run.model.parameters():
             run.comm.broadcast(parameter)
+    if chosen is None and run.average is not None:
+        run.average.load({})
 
 
 def _origin(run: Run, init_from: Path) -> str:

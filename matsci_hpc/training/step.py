@@ -8,16 +8,22 @@ from typing import Any
 
 import torch
 
+from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.loader import StepWork
 from matsci_hpc.parallel.device import finish_work, mark, seconds_between
 from matsci_hpc.parallel.exchange import GradientExchange
 from matsci_hpc.parallel.gradients import FlatGradients
+from matsci_hpc.parallel.tree import TreeSum
 from matsci_hpc.telemetry.clock import StepClock
+from matsci_hpc.training.clipping import ClipBound
+from matsci_hpc.training.dynamics_records import DynamicsRecords
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.gradient_order import in_backward_order
+from matsci_hpc.training.noise import NoiseMeter
 from matsci_hpc.training.nonfinite import NonFiniteSteps
 from matsci_hpc.training.optimization import learning_rate
 from matsci_hpc.training.setup import Run
+from matsci_hpc.training.spike_watch import SpikeWatch
 from matsci_hpc.training.tasks import local_losses
 
 
@@ -30,6 +36,11 @@ class Stepper:
         cost: learns from the times.
         stop_requested: whether this rank was asked to stop.
         saved_step: step of the newest checkpoint on disk, as rank 0 knows.
+        life: number of this life, from 0.
+
+    Attributes:
+        watch: tells after a step whether it was a spike; one to roll back from has not moved the parameters.
+        dynamics: the records of it.
     """
 
     def __init__(
@@ -39,6 +50,7 @@ class Stepper:
         cost: FittedCost,
         stop_requested: Callable[[], bool],
         saved_step: Callable[[], int],
+        life: int,
     ) -> None:
         self.run = run
         self.clock = clock
@@ -51,8 +63,14 @@ class Stepper:
             1e6 * parallel.bucket_mb,
             overlap=parallel.overlap,
             compression=parallel.compression,
+            ordered=parallel.reduction == "ordered",
         )
         self.nonfinite = NonFiniteSteps(run, saved_step)
+        self.watch = SpikeWatch(run)
+        self.dynamics = DynamicsRecords(run, life, self.gradients, self.watch)
+        self._noise = NoiseMeter(run)
+        self._bound = ClipBound(run.config.optimizer)
+        run.course.attach("clipping", self._bound)
         self._stop_requested = stop_requested
         self._forward: list[tuple[Any, Any]] = []  # begin and end of each forward pass of the step
 
@@ -72,6 +90,9 @@ class Stepper:
         run, activity = self.run, self.run.comm.activity
         activity.at("compute")
         rate = self._set_learning_rate(work.cursor.step)
+        step = work.cursor.step + 1
+        self._noise.begin(active=self.dynamics.measures(step))
+        self.exchange.measures = self._noise.active and len(work.share_parts) == 1
         sums = self._backward(work, sends=True)
         finish_work(run.precision.device)
         self.clock.lap_compute(sum(seconds_between(*each) for each in self._forward))
@@ -79,6 +100,8 @@ class Stepper:
         self.exchange.finish(sums)
         self.clock.lap("comm")
         self.clock.in_flight_s += self.exchange.in_flight_s
+        if self.exchange.measures and run.comm.size > 1:
+            self._noise.add(self.exchange.own_square, len(work.samples), work)
         activity.at("optimizer")
         *losses, stops = sums.tolist()
         by_target = {task.name: loss for task, loss in zip(run.tasks, losses, strict=True)}
@@ -89,20 +112,28 @@ class Stepper:
             "lr": rate,
             "grad_norm": float(norm),
         }
-        self._update(work, found, norm)
+        noise = self._noise.finish(work, found["grad_norm"])
+        self.watch.look(step, found["loss"])
+        self.dynamics.before_move(work, found)
+        moved = not self.watch.rolls_back and self._update(work, found, norm)
+        self.dynamics.after_move(work, found, noise, moved=moved)
         self.clock.lap("optimizer")
         return found, bool(stops > 0)
 
-    def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> None:
-        """Move the parameters by the summed gradients, unless these are of no use."""
+    def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> bool:
+        """Move the parameters by the summed gradients, unless these are of no use; whether they moved."""
         run = self.run
         if not math.isfinite(found["loss"]) or not math.isfinite(found["grad_norm"]):
             self.nonfinite.handle(work, found, lambda: self._backward(work))
-            return
+            return False
         run.state.skipped_in_row = 0
-        if run.config.optimizer.clip_norm is not None:
-            self.gradients.clip(norm, run.config.optimizer.clip_norm)
+        bound = self._bound.bound(found["grad_norm"])
+        if bound is not None:
+            self.gradients.clip(norm, bound)
         run.optimizer.step()
+        if run.average is not None:
+            run.average.update(work.cursor.step + 1)
+        return True
 
     def _backward(self, work: StepWork, *, sends: bool = False) -> torch.Tensor:
         """Accumulate this rank's gradients; give its part of each loss and its wish to stop, float64 [targets + 1].
@@ -111,31 +142,60 @@ class Stepper:
             work: of the step.
             sends: whether gradients set out to the other ranks as soon as they are whole.
         """
+        self._forward.clear()
+        start_s = time.perf_counter()
+        if len(work.share_parts) == 1:
+            values = self._share(work, work.batches, sends=sends)
+        else:
+            values = self._shares_in_turn(work)
+        self.cost.add(work, time.perf_counter() - start_s)
+        return torch.cat([values, torch.tensor([float(self._stop_requested())], dtype=torch.float64)])
+
+    def _shares_in_turn(self, work: StepWork) -> torch.Tensor:
+        """The shares of all ranks that this one stands for, added up as if by those; losses as of `_share`."""
+        gradients, values = TreeSum(), TreeSum()
+        for share in work.shares:
+            values.add(self._share(work, share, sends=False))
+            gradients.add(self.gradients.buffer.clone())
+            if self._noise.active:
+                self._noise.add(_square(self.gradients.buffer), sum(batch.graphs for batch in share), work)
+        self.gradients.buffer.copy_(gradients.total())
+        return values.total()
+
+    def _share(self, work: StepWork, batches: list[Batch], *, sends: bool) -> torch.Tensor:
+        """Accumulate the gradients of one rank's share; its part of each loss, float64 [targets]."""
         run = self.run
         kind = run.device.type
-        self._forward.clear()
         self.gradients.zero()
-        start_s = time.perf_counter()
         values = dict.fromkeys((task.name for task in run.tasks), 0.0)
-        for number, part in enumerate(work.batches, 1):  # none where a rank has nothing to do in a small step
+        for number, part in enumerate(batches, 1):  # none where a rank has nothing to do in a small step
             begin = mark(kind)
             batch = run.precision.cast(part)
+            before = self.gradients.buffer.clone() if self._noise.splits(work) else None
             losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
             total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
             self._forward.append((begin, mark(kind)))
             if total.requires_grad:
-                whole = sends and number == len(work.batches)
+                whole = sends and number == len(batches)
                 with self.exchange.sending() if whole else nullcontext():
                     total.backward()  # type: ignore[no-untyped-call]
             for name, loss in losses.items():
                 values[name] += loss.item()
+            if before is not None:
+                self._noise.add(_square(self.gradients.buffer - before), batch.graphs, work)
             run.comm.activity.tick()
-        self.cost.add(work, time.perf_counter() - start_s)
-        return torch.tensor([*values.values(), float(self._stop_requested())], dtype=torch.float64)
+        return torch.tensor(list(values.values()), dtype=torch.float64)
 
     def _set_learning_rate(self, step: int) -> float:
         config = self.run.config
-        rate = learning_rate(step, config.steps, config.optimizer.lr, config.schedule, config.batch.graphs or 1)
+        graphs, state = config.batch.graphs or 1, self.run.state
+        rate = learning_rate(step, config.steps, config.optimizer.lr, config.schedule, graphs, state.plateaus)
+        if step < state.slow_until:
+            rate *= config.spikes.rollback.lr_factor
         for group in self.run.optimizer.param_groups:
             group["lr"] = rate
         return rate
+
+
+def _square(gradient: torch.Tensor) -> float:
+    return float(gradient.double().square().sum())

@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_format_is_named(copy_of_whole, config):
     (run / "DONE").unlink()
     newest, _ = newest_usable(run / "checkpoints")
     state = json.loads((newest / "state.json").read_text())
-    assert (state["seed"], state["ranks"], state["format_version"]) == (7, 1, 2)
+    assert (state["seed"], state["ranks"], state["format_version"]) == (7, 1, 3)
     (newest / "state.json").write_text(json.dumps(state | {"format_version": 1}))
     sums = json.loads((newest / CHECKSUMS).read_text())
     sums["state.json"] = file_checksum(newest / "state.json")

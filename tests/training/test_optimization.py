@@ -81,3 +81,10 @@ def test_a_rank_does_not_import_the_compiler_for_nothing(config, tmp_path):
     )
     done = run_command([sys.executable, "-c", program])
     assert done.returncode == 0, done.stderr
+
+
+def test_a_plateau_lowers_the_rate_by_its_factor_down_to_the_final_fraction():
+    schedule = Schedule(decay="plateau", warmup_steps=4, plateau_factor=0.5, final_fraction=0.1)
+    found = [learning_rate(50, 100, 0.1, schedule, 32, plateaus) for plateaus in range(6)]
+    assert found == pytest.approx([0.1, 0.05, 0.025, 0.0125, 0.01, 0.01])
+    assert learning_rate(1, 100, 0.1, schedule, 32, 0) == pytest.approx(0.05)  # warm-up
