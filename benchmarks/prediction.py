@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 from matsci_hpc.launch.launcher import launcher_here
+from matsci_hpc.preflight.words import counted
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -71,9 +72,9 @@ def one_round(folder: Path, number: int, steps: int, seconds: float) -> None:
     print(f"round {number}, load {os.getloadavg()[0]:.1f}: ms a step, and of it in ms")
     foretold = predicted(folder, seconds)
     for ranks in (1, 2):
-        _show_row(f"{ranks} ranks, predicted from a trial", foretold[ranks])
+        _show_row(f"{counted(ranks, 'rank')}, predicted from a trial", foretold[ranks])
         run = f"runs/{number}_{ranks}"
-        show(f"{ranks} ranks, measured", *measured(folder, ranks, steps, run))
+        show(f"{counted(ranks, 'rank')}, measured", *measured(folder, ranks, steps, run))
     after = predicted(folder, seconds, "--from", folder / f"runs/{number}_1")
     _show_row("2 ranks, predicted from the run on 1", after[2])
 

@@ -13,6 +13,7 @@ from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling import trial
 from matsci_hpc.scaling.recorded import recorded_cost
+from matsci_hpc.shards.manifest import read_manifest
 
 CONFIG = """\
 run_dir: {folder}/run
@@ -107,11 +108,18 @@ def test_half_as_much_is_sent_in_a_shorter_format(config, monkeypatch):
 
 
 def test_weak_scaling_grows_the_batch(config):
-    found = predicted(config, "batch.graphs=4", "--ranks", "2,4", "--ranks-per-node", 4, "--weak", "--noise", 0.1)
+    options = ("--ranks-per-node", 4, "--weak", "--noise", 0.1, "--storage", 1e-6)
+    found = predicted(config, "batch.graphs=4", "--ranks", "2,4", *options)
     one, other = found["predictions"]
     assert other["steps"] == pytest.approx(one["steps"] / 2, abs=1)
     assert other["graphs"] == pytest.approx(2 * one["graphs"], rel=0.2)
     assert other["parts"]["noise"] > one["parts"]["noise"] > 0
+    # A file system of a kilobyte a second.
+    shards = read_manifest(load_config(TrainConfig, config).data.folders[0]).shards
+    sample_bytes = sum(each.bytes for each in shards) / sum(each.samples for each in shards)
+    for row in (one, other):
+        assert row["limit"] == "input"
+        assert row["step_s"] == pytest.approx(row["graphs"] * sample_bytes / 1e3)
 
 
 @pytest.mark.mpi
