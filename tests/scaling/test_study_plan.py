@@ -1,4 +1,6 @@
 import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,15 @@ def test_shipped_studies_can_be_planned_from_anywhere(path, tmp_path, monkeypatc
     runs = plan_runs(study, load_site(study.site))
     assert len(runs) == len({run.name for run in runs})
     assert f"first: prep {ROOT}/data_prep/" in show_plan(study)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "scaling_studies").glob("*/README.md")), ids=lambda page: page.parent.name
+)
+def test_numbers_of_findings_are_those_of_their_commands(page):
+    text = page.read_text(encoding="utf-8")
+    pairs = re.findall(r"```bash\n(awk .*?)```\n\n```\n(.*?)```", text, flags=re.DOTALL)
+    assert pairs
+    for command, shown in pairs:
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout == shown
