@@ -34,24 +34,12 @@ from numpy.typing import ArrayLike
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.measurements import Measurement
 from matsci_hpc.scaling.fitting import Fit, Floats, Interval, Problem
+from matsci_hpc.scaling.link import Link
 
 Form = Literal["ring", "tree", "halving", "two_level"]
 FORMS: tuple[Form, ...] = get_args(Form)
 NO_DIFFERENCE = 2.0
 """Of two fits whose criterion differs by less, neither is to be preferred (Burnham and Anderson 2002, section 2.6)."""
-
-
-@dataclass(frozen=True)
-class Link:
-    """What a message between two ranks, or two nodes, takes: latency + bytes / bandwidth."""
-
-    latency_s: float
-    bandwidth_bytes_per_s: float
-    """May be infinite: the times do not grow with the size."""
-
-    def message_s(self, size_bytes: float) -> float:
-        """Time of one message."""
-        return self.latency_s + size_bytes / self.bandwidth_bytes_per_s
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ class Link:
 
     Attributes:
         latency_s: of a message without content, in seconds.
-        bandwidth_bytes_per_s: in one direction, in bytes per second.
+        bandwidth_bytes_per_s: in one direction, in bytes per second; infinite where times do not grow with the size.
     """
 
     latency_s: float
