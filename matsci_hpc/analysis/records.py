@@ -63,10 +63,10 @@ class Run:
         return [before["step"] for before, after in pairs if _life(before) != _life(after)]
 
     @property
-    def lives(self) -> int:
-        """How often the run was started, as far as its lines tell."""
+    def new_lives(self) -> list[int]:
+        """The last step before each restart alone."""
         pairs = zip(self.steps, self.steps[1:], strict=False)
-        return 1 + len([1 for before, after in pairs if _life(before)[0] != _life(after)[0]])
+        return [before["step"] for before, after in pairs if _life(before)[0] != _life(after)[0]]
 
     def series(self, key: str) -> list[float | None]:
         """One quantity over the valid steps; None where it is missing or was not finite."""

@@ -78,7 +78,7 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
     last: Record = run.steps[-1] if run.steps else {}
     rank_counts = [int(count) for line in run.steps if (count := as_number(line.get("ranks")))]
     in_turn = [count for before, count in zip([0, *rank_counts], rank_counts, strict=False) if count != before]
-    lives = run.lives
+    lives = len(run.new_lives) + 1
     planned = f"of {words.number(run.planned_steps)}" if run.planned_steps else ""
     tail = [value for value in run.series("loss")[-5:] if value is not None]
     memory = [value for value in run.series("memory_bytes") if value is not None]

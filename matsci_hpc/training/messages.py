@@ -21,6 +21,9 @@ def announce(run: Run, plan: Plan) -> None:
     steps = f"{run.config.steps:,} steps" + (f", resuming at step {run.state.step:,}" if run.state.step else "")
     launcher = discover(os.environ).launcher
     where = f"{run.comm.size} ranks by {launcher} over {run.comm.name}" if run.comm.size > 1 else "one rank"
+    virtual = run.config.parallel.virtual_ranks
+    if virtual > 1:
+        where += f" standing for {virtual * run.comm.size}"
     on_device = "" if run.device.type == "cpu" else f", device: {device_name(run.device)}"
     print(
         f"{run.config.run_dir}: {steps}, on {where}, threads per rank: {torch.get_num_threads()}{on_device}\n"
@@ -35,10 +38,10 @@ def announce(run: Run, plan: Plan) -> None:
         for each, count, repeat in zip(run.collection.datasets, counts, plan.spec.repeats, strict=True):
             print(f"  {each.name}: {count:,} samples, {float(repeat):.4g} times an epoch", flush=True)
     smallest = min(graphs, samples)
-    if smallest < run.comm.size:
+    ranks = run.comm.size * virtual
+    if smallest < ranks:
         print(
-            f"matsci-hpc: warning: {run.comm.size} ranks share batches of {about}{smallest:.0f} graphs, "
-            "some have no work",
+            f"matsci-hpc: warning: {ranks} ranks share batches of {about}{smallest:.0f} graphs, some have no work",
             file=sys.stderr,
         )
 

@@ -84,6 +84,8 @@ def test_the_report_has_the_section_and_survives_any_content(run_dir):
     write_lines(run_dir / "dynamics.jsonl", lines)
     page = write_report(run_dir).read_text()
     assert "Loss dynamics" in page
+    assert "Rolled back once because of spikes" in page
+    assert "Restarted after" not in page
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     write_lines(run_dir / "dynamics.jsonl", [])

@@ -9,6 +9,8 @@ import torch
 from ranks import run_ranks
 from safetensors.torch import load_file
 
+from matsci_hpc.whole_files import file_checksum
+
 pytestmark = pytest.mark.mpi
 TIMES = {"life", "time_s"}
 
@@ -104,6 +106,23 @@ def test_averages_are_kept_evaluated_and_saved(train, lines):
     assert [line["loss"] for line in lines(plain)] == [line["loss"] for line in lines(run)]
     assert lines(plain, "evaluations")[-1]["loss"] != lines(run, "evaluations")[-1]["loss"]
     assert not list(plain.glob("checkpoints/*/average.safetensors"))
+
+
+def test_a_checkpoint_of_the_format_before_is_gone_on_from(copy_of_whole, lines):
+    run = copy_of_whole(1)
+    for path in (run / "checkpoints").glob("step-*"):
+        state = json.loads((path / "state.json").read_text()) | {"format_version": 2}
+        for key in ("rollbacks", "slow_until", "plateaus", "evaluations_since_best"):
+            del state["run"][key]
+        (path / "state.json").write_text(json.dumps(state))
+        (path / "course.safetensors").unlink()
+        sums = json.loads((path / "checksums.json").read_text())
+        sums = {name: file_checksum(path / name) for name in sums if name != "course.safetensors"}
+        (path / "checksums.json").write_text(json.dumps(sums))
+    result = run_ranks(1, "train", run / "config.yaml", f"run_dir={run}", "steps=22", "average.decay=0.9")
+    assert result.returncode == 0, result.stderr
+    assert [line["step"] for line in lines(run) if line["life"] == 1] == [21, 22]
+    assert (run / "checkpoints/step-000022/average.safetensors").exists()
 
 
 SPIKY = ("steps=30", "spikes={window: 10, threshold: 1, before: 4, on_spike: rollback, rollback: {limit: 2}}")

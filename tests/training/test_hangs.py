@@ -19,9 +19,9 @@ FAULTS = {
 }
 WRAPPER = """\
 import ctypes, os, signal, sys
-from matsci_hpc.training import loop
+from matsci_hpc.training import step
 from matsci_hpc import cli
-original = loop.local_losses
+original = step.local_losses
 calls = 0
 def faulty(*arguments):
     global calls
@@ -29,7 +29,7 @@ def faulty(*arguments):
     if calls == 3 and os.environ.get("OMPI_COMM_WORLD_RANK", "0") == {rank!r}:
         {fault}
     return original(*arguments)
-loop.local_losses = faulty
+step.local_losses = faulty
 cli.main()
 """
 
@@ -107,9 +107,9 @@ def test_parts_of_a_batch_are_progress(config, tmp_path):
     """Each part takes less than the limit, the step as a whole more."""
     program = tmp_path / "slow.py"
     program.write_text(
-        "import time\nfrom matsci_hpc.training import loop\nfrom matsci_hpc import cli\noriginal = loop.local_losses\n"
+        "import time\nfrom matsci_hpc.training import step\nfrom matsci_hpc import cli\noriginal = step.local_losses\n"
         "def slow(*arguments):\n    time.sleep(0.8)\n    return original(*arguments)\n"
-        "loop.local_losses = slow\ncli.main()\n"
+        "step.local_losses = slow\ncli.main()\n"
     )
     words = ["train", config, f"run_dir={tmp_path / 'run'}", "steps=1", "parallel.timeout_s=3", "batch.micro_batches=5"]
     result = run_command([sys.executable, str(program), *map(str, words)])

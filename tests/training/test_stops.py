@@ -12,7 +12,7 @@ pytestmark = pytest.mark.mpi
 WRAPPER = """\
 import os, signal
 from matsci_hpc import cli
-from matsci_hpc.training import evaluation, loop
+from matsci_hpc.training import evaluation, step
 evaluation.BATCH_COST = 1.0
 evaluation.BATCHES_PER_LOOK = 2
 module, name, number = {where}
@@ -30,7 +30,7 @@ cli.main()
 
 
 @pytest.mark.parametrize(
-    "where", ["loop, 'local_losses', 8", "evaluation, 'checked_batch', 3"], ids=["step", "evaluation"]
+    "where", ["step, 'local_losses', 8", "evaluation, 'checked_batch', 3"], ids=["step", "evaluation"]
 )
 def test_an_evaluation_that_was_due_at_the_stop_is_done_by_the_next_life(whole, config, tmp_path, lines, where):
     program, run = tmp_path / "asked.py", tmp_path / "run"
