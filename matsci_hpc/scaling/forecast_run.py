@@ -192,8 +192,9 @@ def _as_recorded(cost: StepCost, recorded: Recorded, question: Question) -> Step
     """The times of runs, with what only a trial tells: the order of gradients, and reading."""
     line = cost.line
     # A run whose shares never differed cannot tell what an empty share takes: that is from here then.
-    known = recorded.line
+    known, shares = recorded.line, recorded.shares
     if not known.fixed_known and line.fixed_known:
+        shares = (min(shares[0], cost.shares[0]), max(shares[1], cost.shares[1]))
         mean = sum(recorded.shares) / 2
         ratio = known.per_cost_s * mean / (line.fixed_s + line.per_cost_s * mean)
         known = replace(line, fixed_s=ratio * line.fixed_s, per_cost_s=ratio * line.per_cost_s, noise=known.noise)
@@ -203,7 +204,7 @@ def _as_recorded(cost: StepCost, recorded: Recorded, question: Question) -> Step
         line=known,
         optimizer_s=recorded.optimizer_s,
         noise=recorded.noise if question.noise is None else question.noise,
-        shares=recorded.shares if recorded.line.fixed_known else cost.shares,
+        shares=shares,
         steps=recorded.lines,
         source=f"{recorded.lines} records of {names}; order of gradients and reading from {cost.source}",
     )

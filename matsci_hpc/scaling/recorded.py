@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,8 +25,8 @@ class Recorded:
     Attributes:
         line: of the computing time of a rank.
         optimizer_s: of a step.
-        noise: between ranks.
-        shares: least and largest mean predicted cost of a rank.
+        noise: between ranks, beyond what their unequal shares explain.
+        shares: least predicted cost of a mean rank, and largest of the rank with the largest share.
         lines: that were used.
     """
 
@@ -50,10 +49,7 @@ def recorded_cost(run_dirs: Sequence[Path], config: TrainConfig) -> Recorded:
     Raises:
         UserInputError: one is no run, has another model, or has recorded too little.
     """
-    costs: list[float] = []
-    compute_s: list[float] = []
-    optimizer_s: list[float] = []
-    noises: list[float] = []
+    lines: list[_Line] = []
     for run_dir in run_dirs:
         before = load_config(TrainConfig, run_dir / "config.yaml")
         for section in SAME:
@@ -62,21 +58,49 @@ def recorded_cost(run_dirs: Sequence[Path], config: TrainConfig) -> Recorded:
         usable = _usable(run_dir)
         if len(usable) < 2:
             raise UserInputError(f"--from {run_dir}: it has recorded too few steps")
-        for line in usable:
-            costs.append(line["cost"])
-            compute_s.append(line["compute_s"])
-            optimizer_s.append(line["optimizer_s"])
-            noises += line["noises"]
+        lines += usable
+    fitted = fit_line([each.cost for each in lines], [each.mean_s for each in lines])
+    noises = [_noise(each, fitted) for each in lines if each.ranks > 1]
     return Recorded(
-        line=fit_line(costs, compute_s),
-        optimizer_s=float(np.median(optimizer_s)),
-        noise=float(np.median(noises)) if noises else 0.0,
-        shares=(min(costs), max(costs)),
-        lines=len(costs),
+        line=fitted,
+        optimizer_s=float(np.median([each.optimizer_s for each in lines])),
+        noise=max(float(np.median(noises)), 0.0) if noises else 0.0,
+        shares=(min(each.cost for each in lines), max(each.largest_cost for each in lines)),
+        lines=len(lines),
     )
 
 
-def _usable(run_dir: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What a line of metrics tells, as means over its steps.
+
+    Attributes:
+        ranks: of the run.
+        cost, largest_cost: predicted, of the mean rank and of the one with the largest share.
+        mean_s, largest_s: computing time of the mean rank and of the slowest one.
+        optimizer_s: of a step.
+    """
+
+    ranks: int
+    cost: float
+    largest_cost: float
+    mean_s: float
+    largest_s: float
+    optimizer_s: float
+
+
+def _noise(line: _Line, fitted: Line) -> float:
+    """Relative spread of ranks: by how much the slowest is later than its larger share alone would make it.
+
+    Means of an interval differ less than single steps do, so this is the least that it can be. It may come out below
+    zero for one line, which the median of many is not to be raised by.
+    """
+    mean_s = fitted.fixed_s + fitted.per_cost_s * line.cost
+    larger = (fitted.fixed_s + fitted.per_cost_s * line.largest_cost) / mean_s
+    return (line.largest_s / (line.mean_s * larger) - 1) / largest_of(line.ranks)
+
+
+def _usable(run_dir: Path) -> list[_Line]:
     """Cost and times of a mean rank, line by line; the first line of a life allocates memory and reads cold files."""
     lines = read_lines(run_dir / "metrics.jsonl")
     found = []
@@ -87,17 +111,19 @@ def _usable(run_dir: Path) -> list[dict[str, Any]]:
             ranks, step_s = int(line["ranks"]), float(line["step_time_s"])
             # Means over the interval: `atoms` and `edges` of a line are those of its last step.
             edges, atoms = float(line["edges_per_s"]) * step_s, float(line["atoms_per_s"]) * step_s
-            mean_s, largest_s = float(line["compute_time_s"]), float(line["compute_time_max_s"])
+            mean_s, imbalance = float(line["compute_time_s"]), max(float(line["cost_imbalance"]), 1.0)
             if min(edges + atoms, mean_s) <= 0:
                 continue
+            cost = (EDGE * edges + ATOM * atoms) / ranks
             found.append(
-                {
-                    "cost": (EDGE * edges + ATOM * atoms) / ranks,
-                    "compute_s": mean_s,
-                    "optimizer_s": float(line["optimizer_time_s"]),
-                    # Means of an interval differ less than single steps do, so this is the least that it can be.
-                    "noises": [(largest_s / mean_s - 1) / largest_of(ranks)] if ranks > 1 else [],
-                }
+                _Line(
+                    ranks=ranks,
+                    cost=cost,
+                    largest_cost=cost * imbalance,
+                    mean_s=mean_s,
+                    largest_s=float(line["compute_time_max_s"]),
+                    optimizer_s=float(line["optimizer_time_s"]),
+                )
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             continue

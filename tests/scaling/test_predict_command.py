@@ -8,10 +8,11 @@ from crystal_data import prepare_crystals
 from preparation import run_program
 from ranks import run_ranks
 
-from matsci_hpc.config.loading import load_config
+from matsci_hpc.config.loading import dump_config, load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling import trial
+from matsci_hpc.scaling.noise import largest_of
 from matsci_hpc.scaling.recorded import recorded_cost
 from matsci_hpc.shards.manifest import read_manifest
 
@@ -133,8 +134,43 @@ def test_runs_that_were_recorded(config, runs):
     both, one = recorded_cost([runs[1], runs[2]], checked), recorded_cost([runs[1]], checked)
     assert both.shares[0] < 0.7 * one.shares[1]
     assert both.line.per_cost_s > 0
-    assert one.noise == 0 <= both.noise
+    assert one.noise == 0
+    assert found["cost"]["shares"] == pytest.approx(both.shares)
+    assert [row["extrapolated"] for row in found["predictions"]] == [False, False, True]
     assert found["cost"]["line"]["per_cost_s"] == pytest.approx(both.line.per_cost_s)
+
+
+def recorded(config, folder, noise, *, fixed_s=4e-4, imbalance=1.2):
+    """Records of a run on two ranks that takes fixed_s + 1 us per cost, of unequal shares and known noise."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump_config(load_config(TrainConfig, config)))
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step in range(1, 30):
+            cost = 600.0 + 50 * step  # of the mean rank
+            slowest_s = (fixed_s + 1e-6 * cost * imbalance) * (1 + noise * largest_of(2))
+            line = {
+                "step": step,
+                "life": 0,
+                "ranks": 2,
+                "step_time_s": 0.01,
+                "edges_per_s": 2 * cost / 0.01,
+                "atoms_per_s": 0,
+                "compute_time_s": fixed_s + 1e-6 * cost,
+                "compute_time_max_s": slowest_s,
+                "optimizer_time_s": 1e-4,
+                "cost_imbalance": imbalance,
+            }
+            file.write(json.dumps(line) + "\n")
+    return recorded_cost([folder], load_config(TrainConfig, config))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_unequal_shares_are_no_noise(config, tmp_path, noise):
+    found = recorded(config, tmp_path / "run", noise)
+    assert found.noise == pytest.approx(noise, abs=1e-6)
+    assert (found.line.fixed_s, found.line.per_cost_s) == pytest.approx((4e-4, 1e-6), rel=1e-3)
+    # The rank with the largest share was measured, too.
+    assert found.shares == pytest.approx((700.0, 1.2 * 2050.0))
 
 
 @pytest.mark.mpi
