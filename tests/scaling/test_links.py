@@ -1,15 +1,19 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.parallel.measurements import Key, Measurement, Point
+from matsci_hpc.parallel.measurements import Key, Measurement, Point, keep_measurement, read_measurements
+from matsci_hpc.scaling import forecast_run
 from matsci_hpc.scaling.communication import Network, all_reduce_time
 from matsci_hpc.scaling.fabrics import FABRICS
-from matsci_hpc.scaling.networks import fabric_links, measured_links
+from matsci_hpc.scaling.forecast_run import Question
+from matsci_hpc.scaling.networks import Layout, fabric_links, measured_links
 
 
-def measurement(ranks, nodes, *, latency_s=2e-5, bandwidth=1e9, backend="gloo"):
+def measurement(ranks, nodes, *, latency_s=2e-5, bandwidth=1e9, backend="gloo", device="cpu", host="a cluster"):
     sizes = (4, 1 << 20)
     times = [latency_s + size / bandwidth for size in sizes]
     return Measurement(
@@ -18,8 +22,8 @@ def measurement(ranks, nodes, *, latency_s=2e-5, bandwidth=1e9, backend="gloo"):
             ranks=ranks,
             nodes=nodes,
             ranks_per_node=-(-ranks // nodes),
-            device="cpu",
-            host="a cluster",
+            device=device,
+            host=host,
             fabric="TCP",
             versions={"torch": "2.13.0"},
         ),
@@ -36,7 +40,7 @@ def measurement(ranks, nodes, *, latency_s=2e-5, bandwidth=1e9, backend="gloo"):
 @pytest.mark.parametrize("algorithm", [None, "ring", "tree", "halving"])
 @pytest.mark.parametrize("ranks", [2, 8, 64])
 def test_the_measured_ranks_come_out_as_measured(ranks, algorithm):
-    links = measured_links([measurement(ranks, 1)], None, 1e6, algorithm)
+    links = measured_links([measurement(ranks, 1)], None, Layout(1e6, algorithm))
     network = Network(ranks, ranks, links.within, links.within)
     for size in (8.0, 1e9):
         expected = 2e-5 + size / 1e9
@@ -45,12 +49,13 @@ def test_the_measured_ranks_come_out_as_measured(ranks, algorithm):
     assert links.measured
 
 
-@pytest.mark.parametrize("algorithm", ["ring", "tree", "halving", "two_level"])
+@pytest.mark.parametrize("ports", [1, 4])
+@pytest.mark.parametrize("algorithm", [None, "ring", "tree", "halving", "two_level"])
 @pytest.mark.parametrize(("ranks", "nodes"), [(4, 4), (16, 4), (64, 8)])
-def test_nodes_come_out_as_measured(ranks, nodes, algorithm):
+def test_nodes_come_out_as_measured(ranks, nodes, algorithm, ports):
     inside, across = measurement(4, 1, latency_s=4e-6, bandwidth=1e10), measurement(ranks, nodes, latency_s=1e-3)
-    links = measured_links([inside, across], "gloo", 1e6, algorithm)
-    network = Network(ranks, ranks // nodes, links.within, links.between)
+    links = measured_links([inside, across], "gloo", Layout(1e6, algorithm, ports))
+    network = Network(ranks, ranks // nodes, links.within, links.between, ports)
     for size in (8.0, 1e9):
         found = all_reduce_time(size, network, algorithm).total_s
         assert found == pytest.approx(1e-3 + size / 1e9, rel=0.01)
@@ -60,16 +65,81 @@ def test_nodes_come_out_as_measured(ranks, nodes, algorithm):
 
 def test_nodes_that_take_less_than_their_memory_would():
     inside, across = measurement(4, 1, latency_s=1e-3, bandwidth=1e8), measurement(16, 4, latency_s=1e-5)
-    links = measured_links([inside, across], "gloo", 1e6, "two_level")
+    links = measured_links([inside, across], "gloo", Layout(1e6, "two_level"))
     assert 0 < links.between.latency_s < 1e-7
     assert links.between.bandwidth_bytes_per_s > 1e11
+    assert "the latency and the bandwidth between nodes cannot be told" in links.remarks[0]
+    clear = measured_links([inside, measurement(16, 4, latency_s=1e-1, bandwidth=1e7)], "gloo", Layout(1e6))
+    assert clear.remarks == ()
+
+
+def test_both_links_are_of_one_backend():
+    known = [
+        measurement(64, 1, bandwidth=1e8),
+        measurement(8, 1, bandwidth=1e11, backend="nccl"),
+        measurement(16, 4, bandwidth=1e10, backend="nccl"),
+    ]
+    links = measured_links(known, None, Layout(1e6))
+    assert "gloo" not in links.source
+    assert links.source.count("nccl measured on") == 2
+
+
+def test_the_table_fills_in_what_was_not_measured():
+    one_node = measured_links([measurement(8, 1)], None, Layout(1e6), ["hdr", "nvlink-4"])
+    assert one_node.between == FABRICS["hdr"].link
+    assert one_node.source.endswith(", between nodes hdr (table, not measured)")
+    assert one_node.remarks == ("--fabric nvlink-4 counts for nothing: its links were measured",)
+    nodes = measured_links([measurement(8, 4)], None, Layout(1e6), ["nvlink-4"])
+    assert nodes.within == FABRICS["nvlink-4"].link
+    assert "within a node nvlink-4" in nodes.source
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """A function that gives the links of a question where some measurements are kept."""
+    path = tmp_path / "communication.json"
+    monkeypatch.setenv("MATSCI_HPC_MEASUREMENTS", str(path))
+    keys = {"run_dir": "run", "data": {"train": ["data"]}, "steps": 1, "batch": {"graphs": 8}, "device": "cpu"}
+    config = TrainConfig.model_validate(keys)
+
+    def links(kept, *, nodes=1, comm=False, **question):
+        for each in kept:
+            assert keep_measurement(path, each) is None
+        comm = path if comm else None
+        return forecast_run._links(Question(Path("c.yaml"), (), (2,), comm=comm, **question), config, nodes=nodes)
+
+    return links
+
+
+def test_measurements_of_other_machines_and_devices_do_not_count(asked, monkeypatch):
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
+    far = measurement(64, 4, host="far away")
+    gpus = measurement(32, 4, host="here", device="cuda", backend="nccl")
+    assert asked([far, gpus]).source == "shared-memory (table, not measured)"
+    with pytest.raises(UserInputError, match="take by --comm what was measured on another machine"):
+        asked([], nodes=2)
+    assert asked([], comm=True).source.startswith("gloo measured on 64 ranks of 4 nodes (far away")
+    with pytest.raises(UserInputError, match=r"several machines \(far away, farther\), and this one is here"):
+        asked([measurement(8, 1, host="farther")], comm=True)
+    assert asked([measurement(4, 1, host="here")]).source.startswith("gloo measured on 4 ranks of 1 node (here")
+    assert asked([], comm=True).source.startswith("gloo measured on 4 ranks of 1 node (here")
+
+
+def test_a_named_fabric_comes_before_what_was_measured_but_a_named_file_first(asked, monkeypatch):
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
+    kept = [measurement(8, 1, host="here")]
+    table = "shared-memory (table, not measured) and hdr (table, not measured)"
+    assert asked(kept, nodes=2, fabrics=("hdr",)).source == table
+    named = asked([], nodes=2, comm=True, fabrics=("hdr",))
+    assert named.source.startswith("gloo measured on 8 ranks")
+    assert "shared-memory" not in named.source
 
 
 def test_the_most_ranks_and_the_quickest_backend_count():
     known = [measurement(2, 1), measurement(8, 1, bandwidth=1e8), measurement(8, 1, bandwidth=1e9, backend="mpi")]
-    assert measured_links(known, None, 1e6, None).source.startswith("mpi measured on 8 ranks")
-    assert measured_links(known, "gloo", 1e6, None).source.startswith("gloo measured on 8 ranks")
-    assert measured_links(known, "nccl", 1e6, None) is None
+    assert measured_links(known, None, Layout(1e6)).source.startswith("mpi measured on 8 ranks")
+    assert measured_links(known, "gloo", Layout(1e6)).source.startswith("gloo measured on 8 ranks")
+    assert measured_links(known, "nccl", Layout(1e6)) is None
 
 
 def test_fabrics_by_name():
@@ -86,11 +156,9 @@ def test_fabrics_by_name():
 
 
 def test_a_file_that_doctor_wrote_is_read(tmp_path):
-    from matsci_hpc.parallel.measurements import keep_measurement, read_measurements
-
     path = tmp_path / "communication.json"
     assert keep_measurement(path, measurement(2, 1)) is None
     assert json.loads(path.read_text())["format"] == 1
     found, trouble = read_measurements(path)
     assert trouble is None
-    assert measured_links(found, None, 1e6, None).within.latency_s == pytest.approx(2e-5)
+    assert measured_links(found, None, Layout(1e6)).within.latency_s == pytest.approx(2e-5)
