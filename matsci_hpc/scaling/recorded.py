@@ -1,18 +1,20 @@
 """What finished runs tell of the cost of a step."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from matsci_hpc.analysis.records import is_of_ranks, life_of, valid_steps
+from matsci_hpc.analysis.records import read_lines as read_rank_lines
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.preflight.speed import ATOM, EDGE, read_lines
 from matsci_hpc.scaling.noise import largest_of
-from matsci_hpc.scaling.step_cost import Line, fit_line
+from matsci_hpc.scaling.step_cost import Floats, Line, fit_line
 
 SAME = ("model", "precision", "optimize")
 """Sections that decide what a step of given samples costs."""
@@ -50,6 +52,7 @@ def recorded_cost(run_dirs: Sequence[Path], config: TrainConfig) -> Recorded:
         UserInputError: one is no run, has another model, or has recorded too little.
     """
     lines: list[_Line] = []
+    by_rank: dict[Path, list[tuple[Floats, Floats]]] = {}
     for run_dir in run_dirs:
         before = load_config(TrainConfig, run_dir / "config.yaml")
         for section in SAME:
@@ -59,8 +62,12 @@ def recorded_cost(run_dirs: Sequence[Path], config: TrainConfig) -> Recorded:
         if len(usable) < 2:
             raise UserInputError(f"--from {run_dir}: it has recorded too few steps")
         lines += usable
+        by_rank[run_dir] = list(_by_rank(run_dir))
     fitted = fit_line([each.cost for each in lines], [each.mean_s for each in lines])
-    noises = [_noise(each, fitted) for each in lines if each.ranks > 1]
+    # Of lines of metrics.jsonl the largest time and the largest share may be of different ranks, if they hold several
+    # steps: where every rank is known, that is better.
+    noises = [_spread(times, costs, fitted) for found in by_rank.values() for costs, times in found]
+    noises = noises or [_noise(each, fitted) for each in lines if each.ranks > 1]
     return Recorded(
         line=fitted,
         optimizer_s=float(np.median([each.optimizer_s for each in lines])),
@@ -98,6 +105,28 @@ def _noise(line: _Line, fitted: Line) -> float:
     mean_s = fitted.fixed_s + fitted.per_cost_s * line.cost
     larger = (fitted.fixed_s + fitted.per_cost_s * line.largest_cost) / mean_s
     return (line.largest_s / (line.mean_s * larger) - 1) / largest_of(line.ranks)
+
+
+def _spread(times_s: Floats, costs: Floats, fitted: Line) -> float:
+    """The same from the time and the share of every rank, float64 [ranks] each."""
+    ratios = times_s / (fitted.fixed_s + fitted.per_cost_s * costs)
+    return (float(ratios.max() / ratios.mean()) - 1) / largest_of(len(ratios))
+
+
+def _by_rank(run_dir: Path) -> Iterator[tuple[Floats, Floats]]:
+    """Cost and computing time of each rank in a step, float64 [ranks], line by line without the first of each life."""
+    found, _ = read_rank_lines(run_dir / "ranks.jsonl")
+    for before, line in itertools.pairwise(line for line in valid_steps(found) if is_of_ranks(line)):
+        if life_of(before) != life_of(line):
+            continue
+        try:
+            edges, atoms = (np.asarray(line[name], dtype=np.float64) for name in ("edges", "atoms"))
+            costs = (EDGE * edges + ATOM * atoms) / int(line["steps"])
+            times_s = np.asarray(line["forward_time_s"]) + np.asarray(line["backward_time_s"])
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            continue
+        if len(costs) == len(times_s) > 1 and min(costs.min(), times_s.min()) > 0:
+            yield costs, times_s
 
 
 def _usable(run_dir: Path) -> list[_Line]:

@@ -3,11 +3,13 @@
 import json
 from statistics import median
 
+import numpy as np
 import pytest
 from crystal_data import prepare_crystals
 from preparation import run_program
 from ranks import run_ranks
 
+from matsci_hpc.analysis.records import RANK_SERIES
 from matsci_hpc.config.loading import dump_config, load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
@@ -171,6 +173,27 @@ def test_unequal_shares_are_no_noise(config, tmp_path, noise):
     assert (found.line.fixed_s, found.line.per_cost_s) == pytest.approx((4e-4, 1e-6), rel=1e-3)
     # The rank with the largest share was measured, too.
     assert found.shares == pytest.approx((700.0, 1.2 * 2050.0))
+
+
+def test_times_of_every_rank_tell_the_noise_of_lines_of_several_steps(config, tmp_path):
+    """The rank with the largest share is another one in every step, so that over a line all ranks have the same."""
+    recorded(config, tmp_path / "run", 0.0)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    costs = np.array([1000.0, 1500.0])
+    for noise in (0.0, 0.1):
+        times_s = (4e-4 + 1e-6 * costs) * np.array([1 - noise * largest_of(2), 1 + noise * largest_of(2)])
+        series = {name: [0.0, 0.0] for name in RANK_SERIES} | {
+            "edges": (10 * costs).tolist(),
+            "atoms": [0, 0],
+            "forward_time_s": (0.4 * times_s).tolist(),
+            "backward_time_s": (0.6 * times_s).tolist(),
+        }
+        written = [json.dumps({"step": 10 * step, "life": 0, "steps": 10, **series}) for step in (1, 2, 3)]
+        (tmp_path / "run" / "ranks.jsonl").write_text("\n".join(written) + "\n")
+        slow = [json.dumps(json.loads(line) | {"compute_time_max_s": 1.0}) for line in lines]
+        (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(slow) + "\n")
+        found = recorded_cost([tmp_path / "run"], load_config(TrainConfig, config))
+        assert found.noise == pytest.approx(noise, abs=1e-6)
 
 
 @pytest.mark.mpi
