@@ -94,4 +94,6 @@ def print_collected(checked: object, site: str | None) -> Path:
     print(f"{path}: {len(found.rows)} runs")
     for name, reason in found.incomplete.items():
         print(f"not in it: {name}: {reason}")
+    for name, lives in found.lives.items():
+        print(f"in it, but restarted: {name}: its times are of {lives} lives, each without its warm-up")
     return path

@@ -60,13 +60,13 @@ class Run:
     def restarts(self) -> list[int]:
         """The last step before each restart, and before each rollback."""
         pairs = zip(self.steps, self.steps[1:], strict=False)
-        return [before["step"] for before, after in pairs if _life(before) != _life(after)]
+        return [before["step"] for before, after in pairs if life_of(before) != life_of(after)]
 
     @property
     def new_lives(self) -> list[int]:
         """The last step before each restart alone."""
         pairs = zip(self.steps, self.steps[1:], strict=False)
-        return [before["step"] for before, after in pairs if _life(before)[0] != _life(after)[0]]
+        return [before["step"] for before, after in pairs if life_of(before)[0] != life_of(after)[0]]
 
     def series(self, key: str) -> list[float | None]:
         """One quantity over the valid steps; None where it is missing or was not finite."""
@@ -149,11 +149,11 @@ def valid_steps(lines: Iterable[Record]) -> list[Record]:
     kept: dict[int, Record] = {}
     life: tuple[Any, Any] | None = None
     for line in lines:
-        if _life(line) != life:
+        if life_of(line) != life:
             first = line.get("first_step")
             begin = first if type(first) is int else line["step"]
             kept = {step: earlier for step, earlier in kept.items() if step < begin}
-            life = _life(line)
+            life = life_of(line)
         kept[line["step"]] = line
     return [kept[step] for step in sorted(kept)]
 
@@ -167,11 +167,11 @@ def valid_evaluations(lines: Iterable[Record], metrics: Iterable[Record] = ()) -
     """
     begins: dict[tuple[Any, Any], int] = {}
     for line in metrics:
-        begins.setdefault(_life(line), line["step"])
+        begins.setdefault(life_of(line), line["step"])
     kept: dict[tuple[int, str], Record] = {}
     for line in lines:
         if "life" in line and any(
-            _is_later(life, _life(line)) and line["step"] >= step for life, step in begins.items()
+            _is_later(life, life_of(line)) and line["step"] >= step for life, step in begins.items()
         ):
             continue
         key = (line["step"], str(line.get("split", "")))
@@ -213,7 +213,7 @@ def _is_later(life: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
     return numbers and life > other
 
 
-def _life(line: Record) -> tuple[Any, Any]:
+def life_of(line: Record) -> tuple[Any, Any]:
     """What tells lines apart between which the run may have gone back: its life, and its rollbacks so far."""
     return line.get("life", 0), line.get("rollbacks", 0)
 

@@ -20,7 +20,7 @@ SIZES = ("ranks", "nodes", "threads")
 """Axes that are a size of the job."""
 PER_RANK = {"graphs_per_rank": "batch.graphs", "cost_per_rank": "batch.cost"}
 """Axes of weak scaling, and the key that grows with the ranks."""
-Difference = Literal["batch", "code", "data", "hardware"]
+Difference = Literal["code", "data", "hardware"]
 
 
 class StudyConfig(Section):
@@ -58,9 +58,8 @@ class StudyConfig(Section):
     target_loss: PositiveFloat | None = None
     """Training loss, for the node-hours until it is reached."""
     allow: list[Difference] = Field(default_factory=list)
-    """What runs of one series may differ in beside their ranks: `batch` (global in strong scaling, of a rank in weak),
-    `code` (version, commit, torch), `data` (fingerprints of the data sets), `hardware` (processor, GPUs, threads of a
-    rank)."""
+    """What runs of one series may differ in beside their ranks: `code` (version, commit, torch), `data` (fingerprints
+    of the data sets), `hardware` (models of processor and GPUs, threads of a rank)."""
 
     @property
     def planned_steps(self) -> int:

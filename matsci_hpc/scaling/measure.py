@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from matsci_hpc.analysis.records import Record, as_number, read_run
+from matsci_hpc.analysis.records import Record, as_number, life_of, read_run
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.pop import efficiencies
@@ -96,7 +96,7 @@ def measure(run: StudyRun, warmup_steps: int) -> Measurement:
             "edges_per_s": work["edges_per_s"] / time_s,
             "memory_bytes": int(max(columns["memory_bytes"])),
             "steps": steps,
-            "lives": len(found.restarts) + 1,
+            "lives": len(found.new_lives) + 1,
             "backend": str(found.provenance.get("backend", "unknown")),
         },
         curve=list(_curve(found.steps)),
@@ -106,15 +106,19 @@ def measure(run: StudyRun, warmup_steps: int) -> Measurement:
 def measured_lines(lines: list[Record], log_every: int, warmup_steps: int) -> Iterator[tuple[Record, int]]:
     """The lines that count, each with the number of its steps.
 
-    A life begins with steps that allocate memory and read cold files, so each life has a warm-up.
+    A life begins with steps that allocate memory and read cold files, so each life has a warm-up. One that goes on from
+    a checkpoint, after a restart or a rollback, may begin between two lines: nobody knows how many steps its first line
+    is about, so it does not count, and the warm-up begins with the last of them.
     """
     before: Record | None = None
-    begin = 0
+    begin = last = 0
     for line in lines:
-        if before is None or before.get("life", 0) != line.get("life", 0):
-            # A resumed life goes on from a checkpoint, which may lie between two lines.
+        if before is None:
             begin = last = max(line["step"] - log_every, 0)
-        if last >= begin + warmup_steps:
+        first_of_later = before is not None and life_of(before) != life_of(line)
+        if first_of_later:
+            begin = line["step"] - 1
+        elif last >= begin + warmup_steps:
             yield line, line["step"] - last
         before, last = line, line["step"]
 

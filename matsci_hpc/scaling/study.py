@@ -47,7 +47,18 @@ def study_table(table: Table, base_ranks: int | None = None, seed: int = 0) -> S
     made = table.series()
     several = [series for series in made if len(series.ranks) > 1]
     findings = tuple(Finding(efficiency(series, base_ranks, seed), fit_laws(series)) for series in several)
-    return Study(table, findings, (*table.notes, *_notes(findings, [each for each in made if each not in several])))
+    single = [each for each in made if each not in several]
+    return Study(table, findings, (*table.notes, *_notes_of_rows(table), *_notes(findings, single)))
+
+
+def _notes_of_rows(table: Table) -> list[str]:
+    """What the rows themselves tell."""
+    restarted = [row for row in table.rows if row.details.get("lives", "1") not in {"", "1"}]
+    if not restarted:
+        return []
+    names = ", ".join(row.details.get("run") or f"{row.ranks} ranks" for row in restarted[:3])
+    more = f" and {len(restarted) - 3} more" if len(restarted) > 3 else ""
+    return [f"Restarted while they ran, so that their times are of several lives: {names}{more}."]
 
 
 def _notes(findings: tuple[Finding, ...], single: list[Series]) -> list[str]:

@@ -12,7 +12,7 @@ from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.scaling.measure import Measurement, measure, to_target
-from matsci_hpc.scaling.study_code import code_of, hardware_of, read_provenance, threads_of
+from matsci_hpc.scaling.study_code import code_of, hardware_of, of_all_lives, read_provenance, threads_of
 from matsci_hpc.scaling.study_folder import StudyFolder, state_of
 from matsci_hpc.scaling.study_plan import StudyRun, plan_runs
 from matsci_hpc.scaling.table import Row, Table
@@ -29,10 +29,12 @@ class Collected:
     Attributes:
         rows: one for each complete run, in the order of the plan.
         incomplete: name of a run and why it is not in the table.
+        lives: name of a run that is in the table though it was restarted, and how many lives it had.
     """
 
     rows: list[Row]
     incomplete: dict[str, str]
+    lives: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +81,20 @@ def collect_study(study: StudyConfig, site_name: str | None = None) -> Collected
         raise UserInputError(
             f"{study.out}: no run of the study is complete ({some}); `matsci-hpc study run` makes them"
         )
-    refuse_unlike(study, [(each.run, facts_of(study, each.run, each.provenance)) for each in found])
+    refuse_unlike(study, [(each.run, facts_of(each.run, each.provenance)) for each in found])
     rows = [_row(study, each) for each in found]
     _write(folder, rows, found, incomplete)
-    return Collected(rows, incomplete)
+    lives = {each.run.name: int(each.measurement.details.get("lives", 1)) for each in found}
+    return Collected(rows, incomplete, {name: count for name, count in lives.items() if count > 1})
 
 
-def facts_of(study: StudyConfig, run: StudyRun, provenance: Mapping[str, Any]) -> dict[str, str]:
+def facts_of(run: StudyRun, provenance: Mapping[str, Any]) -> dict[str, str]:
     """What may not differ within a series, by the words of `allow`."""
+    hardware = of_all_lives(provenance, hardware_of, "cpu", "gpus")
     return {
-        "code": code_of(provenance),
-        "hardware": f"{hardware_of(provenance)}, threads of a rank: {threads_of(provenance)}",
+        "code": of_all_lives(provenance, code_of, "matsci_hpc", "git"),
+        "hardware": f"{hardware}, threads of a rank: {threads_of(provenance)}",
         "data": _data_of(run),
-        "batch": _batch_of(study, run),
     }
 
 
@@ -105,7 +108,7 @@ def refuse_unlike(study: StudyConfig, facts: list[tuple[StudyRun, Mapping[str, s
     for run, found in facts:
         series = tuple(run.labels.items())
         before, known = first.setdefault(series, (run, found))
-        for what in ("code", "hardware", "data", "batch"):
+        for what in ("code", "hardware", "data"):
             if what in study.allow or found[what] == known[what]:
                 continue
             raise UserInputError(
@@ -123,15 +126,6 @@ def _data_of(run: StudyRun) -> str:
         return " ".join(str(each.get("fingerprint", "unknown")) for each in entries)
     except (OSError, ValueError, AttributeError, TypeError):
         return "unknown"
-
-
-def _batch_of(study: StudyConfig, run: StudyRun) -> str:
-    """What scaling keeps: the global batch, or that of a rank."""
-    if not isinstance(run.config, TrainConfig):
-        return "none"
-    batch = run.config.batch
-    size, unit = (batch.graphs, "graphs") if batch.graphs is not None else (batch.cost or 0.0, "predicted cost")
-    return f"{size / run.job.ranks:g} {unit} a rank" if study.scaling == "weak" else f"{size:g} {unit}"
 
 
 def _row(study: StudyConfig, found: _Measured) -> Row:

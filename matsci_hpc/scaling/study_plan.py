@@ -24,6 +24,8 @@ from matsci_hpc.resources import find_config
 
 MOST_RUNS = 10_000
 """More are a slip of the pen."""
+LAYOUT = "layout"
+"""Label of runs whose ranks are divided over several numbers of nodes; `nodes` itself is what they are measured on."""
 MOST_NAME = 24
 """Letters of a value in the name of a run."""
 
@@ -50,8 +52,11 @@ class StudyRun:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Axes other than the size in ranks and nodes, which make a series."""
-        return {name: in_text(value) for name, value in self.point.items() if name not in {"ranks", "nodes"}}
+        """Axes other than the size, which make a series; and of a size in ranks and nodes, on how many nodes it is."""
+        found = {name: in_text(value) for name, value in self.point.items() if name not in {"ranks", "nodes"}}
+        if {"ranks", "nodes"} <= self.point.keys():
+            found[LAYOUT] = f"{self.job.nodes} {'node' if self.job.nodes == 1 else 'nodes'}"
+        return found
 
     @property
     def work(self) -> str:

@@ -11,7 +11,7 @@ from matsci_hpc.launch.job import Job
 from matsci_hpc.launch.local import local_command, run_local
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.launch.sites.model import Site
-from matsci_hpc.scaling.study_code import refuse_other_code
+from matsci_hpc.scaling.study_code import refuse_other_code, refuse_other_threads
 from matsci_hpc.scaling.study_folder import StudyFolder, data_to_make, last_line, state_of
 from matsci_hpc.scaling.study_plan import StudyRun, plan_runs, site_of
 
@@ -46,7 +46,7 @@ def run_study(study: StudyConfig, site_name: str | None = None) -> int:
     lock = folder.lock()
     lock.acquire()
     try:
-        missing = runs_to_make(study, folder, runs)
+        missing = runs_to_make(study, site, folder, runs)
         folder.keep_study(study)
         print(f"{len(runs)} runs, {len(runs) - len(missing)} of them complete; logs: {folder.logs}", flush=True)
         if missing:
@@ -58,19 +58,23 @@ def run_study(study: StudyConfig, site_name: str | None = None) -> int:
         lock.release()
 
 
-def runs_to_make(study: StudyConfig, folder: StudyFolder, runs: list[StudyRun]) -> list[StudyRun]:
+def runs_to_make(study: StudyConfig, site: Site, folder: StudyFolder, runs: list[StudyRun]) -> list[StudyRun]:
     """Runs that are not complete; broken ones are set aside later, when their turn comes.
 
     Raises:
-        UserInputError: a folder holds a run of another study, or of other code.
+        UserInputError: a folder holds a run of another study, of other code, or of other threads.
     """
     states = {run.name: state_of(run, folder.log(run.name)) for run in runs}
     foreign = [f"{name} {state.reason}" for name, state in states.items() if state.standing == "of another study"]
     if foreign:
         more = [f"and {len(foreign) - 3} more"] if len(foreign) > 3 else []
         raise UserInputError("\n".join(foreign[:3] + more))
-    refuse_other_code(study, [run for run in runs if states[run.name].standing == "complete"])
-    return [run for run in runs if states[run.name].standing != "complete"]
+    complete = [run for run in runs if states[run.name].standing == "complete"]
+    missing = [run for run in runs if states[run.name].standing != "complete"]
+    refuse_other_code(study, site, complete)
+    if missing:
+        refuse_other_threads(study, site, complete)
+    return missing
 
 
 def _warn_of_others() -> None:

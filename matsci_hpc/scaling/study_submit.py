@@ -33,7 +33,7 @@ def submit_study(
         raise UserInputError(f"the site {name} has no scheduler: `matsci-hpc study run` runs the study on this machine")
     runs = plan_runs(study, site)
     folder = StudyFolder(study)
-    missing = runs_to_make(study, folder, runs)
+    missing = runs_to_make(study, site, folder, runs)
     queued = _queued(missing)
     missing = [run for run in missing if run.name not in queued]
     about = f"{len(runs)} runs: {len(runs) - len(missing) - len(queued)} complete, {len(queued)} queued"
@@ -80,7 +80,8 @@ def _jobs(runs: list[StudyRun], folder: StudyFolder) -> Iterator[Job]:
         if len(group) == 1:
             yield first.job
             continue
-        name = f"{folder.path.name}_ranks={first.job.ranks}"
+        kinds = "+".join(f"{each.nodes}{each.kind or ''}" for each in first.job.components)
+        name = f"{folder.path.name}_ranks={first.job.ranks}_nodes={kinds}"
         name += f"_threads={first.threads}" if first.threads is not None else ""
         elements = tuple(Element(overrides=run.job.overrides, output=run.job.output) for run in group)
         yield replace(first.job, name=name, overrides=(), output=folder.jobs / name, elements=elements)

@@ -167,7 +167,7 @@ def _earlier_lives(provenance: Path, metrics: Path) -> tuple[int, list[dict[str,
         record = json.loads(provenance.read_text(encoding="utf-8"))
         short = {
             key: record.get(key)
-            for key in ("time", "host", "hosts", "ranks", "backend", "matsci_hpc", "git", "changes")
+            for key in ("time", "host", "hosts", "cpu", "gpus", "ranks", "backend", "matsci_hpc", "git", "changes")
         }
         return int(record["life"]) + 1, [*record.get("earlier_lives", []), short]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):

@@ -15,6 +15,10 @@ def lives(*spans, log_every=1):
     ]
 
 
+def rolled_back(*steps):
+    return [metrics_line(step) | {"rollbacks": 1} for step in steps]
+
+
 @pytest.mark.parametrize(
     ("lines", "log_every", "warmup", "kept"),
     [
@@ -26,6 +30,11 @@ def lives(*spans, log_every=1):
         # A second life has a warm-up, too.
         (lives((1, 5), (6, 10)), 1, 2, {3: 1, 4: 1, 5: 1, 8: 1, 9: 1, 10: 1}),
         (lives((1, 2)), 1, 2, {}),
+        # A second life that begins at step 7: its first line is about three steps, and nobody knows.
+        (lives((5, 5), (10, 25), log_every=5), 5, 0, {5: 5, 15: 5, 20: 5, 25: 5}),
+        (lives((5, 5), (10, 25), log_every=5), 5, 5, {20: 5, 25: 5}),
+        # A rollback is no other life, but goes back to a checkpoint, too.
+        ([*lives((5, 10), log_every=5), *rolled_back(15, 20)], 5, 0, {5: 5, 10: 5, 20: 5}),
     ],
 )
 def test_the_warmup_of_each_life_is_dropped(lines, log_every, warmup, kept):

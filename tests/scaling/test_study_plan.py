@@ -12,6 +12,7 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.scaling.study_plan import load_study, plan_runs, site_of
 from matsci_hpc.scaling.study_show import show_plan
+from matsci_hpc.scaling.table import Row, Table
 
 
 def planned(path, *overrides, site="local"):
@@ -33,7 +34,7 @@ def planned(path, *overrides, site="local"):
         ({"axes": {"ranks": [1], "steps": [4]}}, "steps: the study decides this; it is no axis"),
         ({"overrides": {"parallel.backend": "mpi"}}, "overrides: parallel.backend is decided by the study itself"),
         ({"log_every": 3}, "3 does not divide warmup_steps 2 and steps 4; 2 does"),
-        ({"allow": ["weather"]}, "allow.0: input should be 'batch', 'code', 'data' or 'hardware'"),
+        ({"allow": ["weather"]}, "allow.0: input should be 'code', 'data' or 'hardware'"),
     ],
 )
 def test_studies_that_cannot_be(changes, says, make_study):
@@ -102,6 +103,22 @@ def test_nodes_are_those_of_the_site(make_study):
     Path("site.yaml").write_text("scheduler: slurm\nranks_per_node: 8\n")
     sizes = {(run.job.nodes, run.job.ranks, run.config.batch.graphs) for run in planned(path, site="./site.yaml")}
     assert sizes == {(1, 8, 32), (2, 16, 64)}
+
+
+def test_ranks_on_several_numbers_of_nodes_are_series_of_their_own(make_study):
+    path = make_study(axes={"ranks": [2, 4], "nodes": [1, 2]})
+    Path("site.yaml").write_text("scheduler: slurm\nranks_per_node: 8\n")
+    runs = planned(path, site="./site.yaml")
+    assert len({run.job.output for run in runs}) == 4
+    rows = [
+        Row(run.job.ranks, throughput=10.0 * run.job.ranks, nodes=run.job.nodes, repeat="1", labels=run.labels)
+        for run in runs
+    ]
+    series = Table(tuple(rows), "here").series()
+    assert {each.name: (each.ranks.tolist(), each.nodes) for each in series} == {
+        "layout=1 node": ([2, 4], (1, 1)),
+        "layout=2 nodes": ([2, 4], (2, 2)),
+    }
 
 
 def test_a_preparation_grows_by_its_clouds(make_study):

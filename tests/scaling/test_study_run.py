@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -14,9 +15,11 @@ from preparation import ENVIRONMENT, PROGRAM, run_program
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.scaling.measure import measure
+from matsci_hpc.scaling.study_code import hardware_of
 from matsci_hpc.scaling.study_collect import collect_study, facts_of, refuse_unlike
-from matsci_hpc.scaling.study_folder import state_of
+from matsci_hpc.scaling.study_folder import StudyFolder, state_of
 from matsci_hpc.scaling.study_plan import load_study, plan_runs
+from matsci_hpc.scaling.study_run import runs_to_make
 from matsci_hpc.scaling.table_files import read_table
 
 pytestmark = pytest.mark.mpi
@@ -227,19 +230,63 @@ def test_unlike_runs_are_not_compared(file, change, what, says, study_copy):
 def test_only_runs_of_one_series_must_be_alike(make_study):
     study = load_study(make_study(axes={"ranks": [1, 2], "graphs": [12, 24]}))
     runs = plan_runs(study, load_site("local"))
-    facts = [(run, facts_of(study, run, {})) for run in runs]
-    assert {each["batch"] for _, each in facts} == {"12 graphs", "24 graphs"}
-    refuse_unlike(study, facts)
-    last, known = facts[-1]
-    with pytest.raises(UserInputError, match=r"differ in batch: (12|24) graphs and 13 graphs.*allow: \[batch\]"):
-        refuse_unlike(study, [*facts[:-1], (last, known | {"batch": "13 graphs"})])
+    facts = [(run, facts_of(run, {})) for run in runs]
+    facts[0] = (facts[0][0], facts[0][1] | {"data": "0123"})
+    other = next(place for place, (run, _) in enumerate(facts) if run.labels != facts[0][0].labels)
+    refuse_unlike(study, [facts[0], facts[other]])
+    with pytest.raises(UserInputError, match=r"differ in data: 0123 and unknown.*allow: \[data\]"):
+        refuse_unlike(study, facts)
+
+
+def test_more_gpus_of_a_kind_are_no_other_hardware():
+    one, two = ({"cpu": "a", "gpus": ["H100"] * count} for count in (1, 2))
+    assert hardware_of(one) == hardware_of(two) == "a, H100"
+    assert hardware_of({"cpu": "a", "gpus": ["H100", "A100"]}) != hardware_of(two)
+
+
+def test_an_extended_study_does_not_mix_threads(study_copy, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    run = plan_runs(study_copy, load_site("local"))[0]
+    had = json.loads((run.job.output / "provenance.json").read_text())["environment"]["OMP_NUM_THREADS"]
+    larger = study_copy.model_copy(update={"axes": study_copy.axes | {"ranks": [1, 2, 4]}})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4 * (int(had) + 1))))
+    site, folder = load_site("local"), StudyFolder(larger)
+    with pytest.raises(UserInputError, match=f"with {had} threads of a rank, and the runs to come would have"):
+        runs_to_make(larger, site, folder, plan_runs(larger, site))
+    allowed = larger.model_copy(update={"allow": ["hardware"]})
+    assert len(runs_to_make(allowed, site, folder, plan_runs(allowed, site))) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", had)
+    assert len(runs_to_make(larger, site, folder, plan_runs(larger, site))) == 1
+
+
+def test_a_run_that_was_requeued_is_pointed_out(study_copy):
+    run = next(run for run in plan_runs(study_copy, load_site("local")) if run.job.ranks == 2)
+    lines = lines_of(run.job.output)
+    for line in lines[3:]:
+        line["life"] = 1
+    (run.job.output / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    warm = study_copy.model_copy(update={"warmup_steps": 1, "steps": 5})  # the same number of steps in all
+    assert collect_study(warm).lives == {run.name: 2}
+    done = run_program("study", "report", "study.yaml", "warmup_steps=1", "steps=5")
+    assert done.returncode == 0, done.stderr
+    assert f"in it, but restarted: {run.name}: its times are of 2 lives" in done.stdout
+    assert f"Restarted while they ran, so that their times are of several lives: {run.name}." in done.stderr
+    known = json.loads((run.job.output / "provenance.json").read_text())
+    earlier = {key: known[key] for key in ("matsci_hpc", "git", "cpu", "gpus")}
+    for change, what in (({"git": "0123"}, "code"), ({"cpu": "Z80"}, "hardware"), ({}, None)):
+        changed = known | {"earlier_lives": [earlier | change]}
+        (run.job.output / "provenance.json").write_text(json.dumps(changed))
+        if what is None:
+            collect_study(warm)
+            continue
+        with pytest.raises(UserInputError, match=f"differ in {what}: .* after "):
+            collect_study(warm)
 
 
 def test_weak_scaling_keeps_the_batch_of_a_rank(make_study):
     study = load_study(make_study(scaling="weak", axes={"ranks": [1, 2, 4], "graphs_per_rank": [3]}))
     runs = plan_runs(study, load_site("local"))
     assert {run.config.batch.graphs for run in runs} == {3, 6, 12}
-    assert {facts_of(study, run, {})["batch"] for run in runs} == {"3 graphs a rank"}
 
 
 def test_failed_runs_are_named_and_tried_again(make_study, tmp_path):

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.sites.find import load_site
+from matsci_hpc.scaling.study_code import refuse_other_code
 from matsci_hpc.scaling.study_plan import load_study, plan_runs
 from matsci_hpc.scaling.study_run import run_study
 from matsci_hpc.scaling.study_submit import submit_study
@@ -47,6 +49,29 @@ def test_runs_of_one_size_are_an_array_on_slurm(scripts):
     for run in runs:  # each element gets the words of its run
         assert any(f"'{run.job.overrides[-1]}'" in text for text in arrays)
         assert any(f'parallel.backend="{run.point["backend"]}"' in text for text in arrays)
+
+
+def test_arrays_of_one_number_of_ranks_have_names_of_their_own(scripts):
+    axes = {"ranks": [2], "nodes": [1, 2], "backend": ["gloo", "mpi"]}
+    _, (_, *arrays) = scripts("slurm", axes=axes)
+    names = [re.search(r"--job-name=(\S+)", text)[1] for text in arrays]
+    assert sorted(names) == ["small_ranks=2_nodes=1", "small_ranks=2_nodes=2"]
+
+
+def test_other_code_on_the_nodes_is_no_matter_but_may_not_differ(make_study):
+    study = load_study(make_study())
+    Path("slurm.yaml").write_text(SITES["slurm"])
+    site = load_site("./slurm.yaml")
+    runs = plan_runs(study, site)
+    for run in runs:
+        run.job.output.mkdir(parents=True)
+        (run.job.output / "provenance.json").write_text(json.dumps({"matsci_hpc": "0.0.9"}))
+    refuse_other_code(study, site, runs)
+    with pytest.raises(UserInputError, match=r"and 1 more ran by 0\.0\.9, and this is "):
+        refuse_other_code(study, load_site("local"), runs)
+    (runs[1].job.output / "provenance.json").write_text(json.dumps({"matsci_hpc": "0.0.8"}))
+    with pytest.raises(UserInputError, match=rf"{runs[1].name} ran by 0\.0\.8, and {runs[0].name} by 0\.0\.9"):
+        refuse_other_code(study, site, runs)
 
 
 @pytest.mark.parametrize(("scheduler", "via"), [("pbs", "script"), ("slurm", "submitit")])
