@@ -83,7 +83,8 @@ def _throughput(study: Study) -> Plot:
         [point.throughput.value for each in study.findings for point in each.efficiency.points]
     )
     caption = (
-        "Mean of the repeats with its interval of 95 %, the law that fits best, and the throughput of full efficiency"
+        "Mean of the repeats with its interval of 95 %, a law (the preferred one, or, if none is, the usual one), and "
+        "the throughput of full efficiency"
     )
     return Plot("Throughput", caption, figure, wide=True, height=380)
 
@@ -125,7 +126,7 @@ def _residuals(study: Study) -> Plot | None:
         name = f"{each.series.name}: {TITLES[best.law]}"
         figure["data"].append(_points(name, place, [(ranks, Estimate(value)) for ranks, value in pairs]))
     figure["layout"]["yaxis"] |= {"tickformat": "+.1%", "zeroline": True, "zerolinecolor": GREY}
-    return Plot("Residuals of the best law", "Every repeat", figure) if figure["data"] else None
+    return Plot("Residuals of the law", "Every repeat", figure) if figure["data"] else None
 
 
 def _hours(study: Study) -> Plot:
@@ -224,7 +225,27 @@ def _ideal(x: Sequence[float], y: Sequence[float], *, shown: bool) -> Record:
 
 
 def _log_axis(values: Sequence[float]) -> Record:
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    factors = (1, 2, 5) if high - low <= 3 else (1,)
-    ticks = [float(f"{factor}e{power}") for power in range(low, high + 1) for factor in factors]
-    return {"type": "log", "tickvals": ticks, "ticktext": [number(tick) for tick in ticks]}
+    ticks = log_ticks(values)
+    return {"type": "log", "tickvals": ticks, "ticktext": tick_words(ticks)}
+
+
+def tick_words(ticks: Sequence[float]) -> list[str]:
+    """The numbers, in as many digits as tell them apart."""
+    words = [number(tick) for tick in ticks]
+    return words if len(set(words)) == len(words) else [f"{tick:.12g}" for tick in ticks]
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """Round numbers along a logarithmic axis, two of them among the values at least."""
+    least, most = min(values), max(values)
+    low, high = math.floor(math.log10(least)), math.ceil(math.log10(most))
+    for factors in ((1, 2, 5), range(1, 10)) if high - low <= 3 else ((1,),):
+        ticks = [float(f"{factor}e{power}") for power in range(low, high + 1) for factor in factors]
+        if sum(least <= tick <= most for tick in ticks) > 1:
+            return ticks
+    if most - least < 1e-9 * most:
+        return [least]
+    # Close together: as along a linear axis.
+    power = math.floor(math.log10((most - least) / 2))
+    step = next(step for factor in (5, 2, 1) if (step := factor * 10.0**power) <= (most - least) / 2)
+    return [float(f"{place * step:.12g}") for place in range(math.floor(least / step), math.ceil(most / step) + 1)]

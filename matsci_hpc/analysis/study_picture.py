@@ -4,7 +4,7 @@ import io
 from typing import Any
 
 from matsci_hpc.analysis.plotting import GREY
-from matsci_hpc.analysis.study_figures import fine_ranks, look
+from matsci_hpc.analysis.study_figures import fine_ranks, log_ticks, look, tick_words
 from matsci_hpc.scaling.efficiency import Estimate
 from matsci_hpc.scaling.laws import TITLES
 from matsci_hpc.scaling.study import Study
@@ -46,6 +46,11 @@ def picture(study: Study) -> bytes:
     for axis, title in ((throughput, f"throughput ({' or '.join(units)})"), (share, "parallel efficiency")):
         _dress(axis, title, sorted({int(count) for each in study.findings for count in each.series.ranks}))
     throughput.set_yscale("log")
+    limits = throughput.get_ylim()
+    ticks = log_ticks([point.throughput.value for each in study.findings for point in each.efficiency.points])
+    throughput.set_yticks(ticks, tick_words(ticks))
+    throughput.minorticks_off()  # whose numbers would stand between
+    throughput.set_ylim(*limits)
     share.set_ylim(bottom=0)
     share.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     handles, names = throughput.get_legend_handles_labels()

@@ -8,8 +8,8 @@ from matsci_hpc.analysis.words import MISSING, number, percent
 from matsci_hpc.preflight.words import counted
 from matsci_hpc.scaling.efficiency import Estimate
 from matsci_hpc.scaling.fitting import Interval
-from matsci_hpc.scaling.laws import LAWS, TITLES, LawFit
-from matsci_hpc.scaling.study import Study
+from matsci_hpc.scaling.laws import LAWS, TITLES, LawFit, Laws
+from matsci_hpc.scaling.study import ENOUGH_REPEATS, Study
 
 UP_TO = "\N{EN DASH}"
 INFINITE = "\N{INFINITY}"
@@ -42,7 +42,7 @@ def sheets(study: Study) -> list[Sheet]:
 
 def _summary(study: Study) -> Sheet:
     columns = (
-        "series", "ranks", "throughput on the most ranks", "efficiency there", "best law",
+        "series", "ranks", "throughput on the most ranks", "efficiency there", "preferred law",
         "predicted from the others, over measured", "largest throughput expected at",
     )  # fmt: skip
     rows = []
@@ -55,12 +55,22 @@ def _summary(study: Study) -> Sheet:
                 Cell(f"{each.series.ranks[0]} to {each.series.ranks[-1]}"),
                 _estimate(last.throughput, number, f" {each.series.unit}"),
                 _estimate(last.efficiency, percent),
-                Cell(TITLES[best.law] if best else MISSING),
+                _preferred(each.laws),
                 _held_out(best),
                 _peak(universal),
             )
         )
-    return Sheet("Summary", "Intervals hold 95 %.", columns, tuple(rows), frozenset({0, 4}))
+    few = any(1 < count < ENOUGH_REPEATS for each in study.findings for count in each.series.repeats)
+    caption = "Intervals of 95 %" + (f", narrower than that below {ENOUGH_REPEATS} repeats" if few else "")
+    caption += ". A law is preferred to the others if its AICc is less by 2 at least."
+    return Sheet("Summary", caption, columns, tuple(rows), frozenset({0, 4}))
+
+
+def _preferred(laws: Laws) -> Cell:
+    """The law that the measurements choose, or that they choose none and which one is drawn."""
+    if laws.preferred is not None:
+        return Cell(TITLES[laws.preferred.law])
+    return Cell("none", f"drawn: {TITLES[laws.best.law]}") if laws.best is not None else Cell(MISSING)
 
 
 def _points(study: Study) -> Sheet:
@@ -110,7 +120,7 @@ def _laws(study: Study) -> Sheet:
                     Cell(number(values["sigma"], 3), _interval(intervals.get("sigma"))),
                     Cell(number(values.get("kappa"), 3), _interval(intervals.get("kappa"))),
                     Cell(percent(fit.fit.spread)),
-                    Cell(MISSING if difference is None else f"+{difference:.1f}" if difference else "best"),
+                    Cell(MISSING if difference is None else f"+{difference:.1f}" if difference else "least"),
                     _held_out(fit),
                     _peak(fit),
                 )
@@ -123,7 +133,7 @@ def _laws(study: Study) -> Sheet:
         "Fitted to all repeats by least squares of relative errors. Amdahl: sigma is the serial share of the work; "
         "Gustafson: the serial share of the time; universal scalability law: sigma is waiting for what is shared, "
         "kappa is exchange between all pairs. Spread: standard deviation of a measurement from the law. AICc: "
-        "difference of Akaike's criterion from the best law; below 2 it prefers neither."
+        "difference of Akaike's criterion from the least; below 2 it prefers neither."
     )
     return Sheet("Laws of scaling", caption, columns, tuple(rows), frozenset({0, 1}))
 
@@ -169,7 +179,8 @@ def _held_out(fit: LawFit | None) -> Cell:
 def _peak(fit: LawFit | None) -> Cell:
     if fit is None or fit.peak_ranks is None:
         return Cell(MISSING)
-    return Cell(f"{_whole(fit.peak_ranks)} ranks", _whole_interval(fit.peak) if fit.peak else "")
+    ranks = _whole(fit.peak_ranks)
+    return Cell(f"{ranks} {'rank' if ranks == '1' else 'ranks'}", _whole_interval(fit.peak) if fit.peak else "")
 
 
 def _whole(value: float) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from matsci_hpc.analysis.study_tables import sheets
 from matsci_hpc.scaling.fitting import Interval
 from matsci_hpc.scaling.laws import LawFit
+from matsci_hpc.scaling.spreadsheet import no_formula
 from matsci_hpc.scaling.study import Finding, Study
 
 
@@ -85,6 +86,6 @@ def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
 def _csv(header: Sequence[str], lines: Iterator[list[object]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
+    writer.writerow(map(no_formula, header))
+    writer.writerows(map(no_formula, line) for line in lines)
     return stream.getvalue()

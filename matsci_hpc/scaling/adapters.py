@@ -22,11 +22,21 @@ from pathlib import Path
 from typing import Any
 
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.scaling.column_names import MEASURED
 from matsci_hpc.scaling.table import DETAILS, Table
-from matsci_hpc.scaling.table_files import MEASURED, Cells, is_json_lines, read_table, read_text, table_of
+from matsci_hpc.scaling.table_files import Cells, is_json_lines, read_table, read_text, table_of
 
-SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0}
-_RATE = re.compile(r".*(/|p)\s*s(ec|econd)?$")
+SECONDS = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
+    "ms": 1e-3,
+    "us": 1e-6,
+    "ns": 1e-9,
+    "ps": 1e-12,
+    "min": 60.0,
+    "h": 3600.0,
+}
+_RATE = re.compile(r"(?P<what>.*\S)\s*/\s*s(ec|econds?)?|[kmgtpe]?i?(b|flo|o|io|f)ps")
+"""Something per second. Of the units that end in ps only known ones: ps are times, and steps are no rate."""
 _JUBE_RANKS = ("ranks", "tasks", "ntasks", "num_tasks", "mpi_tasks", "mpitasks", "procs", "processes")
 _JUBE_REPEAT = re.compile(r"(jube_wp_)?iteration(_.*)?$")
 _TITLE = re.compile(r"(?P<name>.*?)\s*\[(?P<unit>[^]]*)\]$")
@@ -106,8 +116,8 @@ def _reframe_report(
     cases = [
         case
         for run in report["runs"]
-        if isinstance(run, dict)
-        for case in run.get("testcases") or []
+        if isinstance(run, dict) and isinstance(run.get("testcases"), list)
+        for case in run["testcases"]
         if isinstance(case, dict)
     ]
     failed = 0
@@ -121,7 +131,7 @@ def _reframe_report(
         for name, value in values.items():
             if not isinstance(value, list) or len(value) < 5:
                 raise UserInputError(f"{where}: perfvalues {name}: is not as ReFrame 4 writes it")
-            measured[name.rpartition(":")[2]] = (str(value[0]), str(value[4]))
+            measured[name.rpartition(":")[2]] = (str(value[0]), str(value[4] or ""))
         attributes = {key: None if value is None else str(value) for key, value in case.items() if key != "perfvalues"}
         yield number, _reframe_cells(attributes, measured, columns, where)
     _count_failed(failed, notes)
@@ -174,14 +184,14 @@ def _reframe_cells(
     per_node = attributes.get("num_tasks_per_node")
     if per_node and (cells["ranks"] or "").isdigit() and per_node.isdigit() and int(per_node):
         cells["nodes"] = str(-(-int(cells["ranks"] or 0) // int(per_node)))
-    cells |= dict([_measure(measured, columns, where)])
+    cells |= _measure(measured, columns, where)
     cells["test"] = name.partition(" %")[0]
     cells |= {key: value for key, value in re.findall(r"%([^\s=]+)=(\S+)", name) if key not in MEASURED}
     return cells | {key: attributes.get(key) for key in ("system", "partition", "environ")}
 
 
-def _measure(measured: Mapping[str, tuple[str, str]], columns: Mapping[str, str], where: str) -> tuple[str, str | None]:
-    """The column and the cell of what was measured, by its name and unit: value and unit of each are given."""
+def _measure(measured: Mapping[str, tuple[str, str]], columns: Mapping[str, str], where: str) -> dict[str, str | None]:
+    """The cells of what was measured, by its name and unit: value and unit of each are given."""
     wanted = next(((kind, columns[kind]) for kind in ("throughput", "time_s") if kind in columns), None)
     known = {name: kind for name, (_, unit) in measured.items() if (kind := _kind(unit))}
     if wanted is not None:
@@ -198,12 +208,19 @@ def _measure(measured: Mapping[str, tuple[str, str]], columns: Mapping[str, str]
         name = names[0]
         kind = known[name]
     value, unit = measured[name]
-    if kind == "time_s" and SECONDS.get(unit.lower(), 1.0) != 1.0:
+    if kind == "throughput":
+        rate = _RATE.fullmatch(unit.lower())
+        in_samples = not unit or (rate is not None and rate["what"] in {"sample", "samples"})
+        return {kind: value or None} | ({} if in_samples else {"throughput_unit": unit})
+    size = SECONDS.get(unit.lower() or "s")
+    if size is None:
+        raise UserInputError(f"{where}: {name}: {unit!r} is no time; its unit is one of {', '.join(SECONDS)}")
+    if size != 1.0:
         try:
-            value = repr(float(value) * SECONDS[unit.lower()])
+            value = repr(float(value) * size)
         except ValueError:
             raise UserInputError(f"{where}: {name}: {value!r} is not a number") from None
-    return kind, value or None
+    return {kind: value or None}
 
 
 def _kind(unit: str) -> str | None:
@@ -267,7 +284,7 @@ def _jube(lines: Iterator[tuple[int, list[str]]], path: Path, columns: Mapping[s
             if unit or name in (columns.get("throughput"), columns.get("time_s"))
         }
         found: dict[str, str | None] = {ours: cells[theirs] for ours, theirs in taken.items()}
-        found |= dict([_measure(measured, columns, f"{path}: line {number}")])
+        found |= _measure(measured, columns, f"{path}: line {number}")
         others = set(names) - set(taken.values()) - set(measured)
         rows.append((number, found | {name: cells[name] for name in names if name in others and name not in MEASURED}))
     return rows

@@ -6,9 +6,13 @@ sequence of messages, whose number and size depend on the way it is done:
 | form | time | done by |
 |---|---|---|
 | `ring` | 2 (p - 1) alpha + 2 (p - 1)/p n beta | each rank hands pieces to the next |
-| `tree` | ceil(log2 p) (alpha + n beta) | recursive doubling: whole vectors between pairs |
-| `halving` | 2 ceil(log2 p) alpha + 2 (p - 1)/p n beta | Rabenseifner: halves between pairs, and back |
+| `tree` | L (alpha + n beta) | recursive doubling: whole vectors between pairs |
+| `halving` | 2 L alpha + 2 (1 - 2^-L) n beta | Rabenseifner: halves between pairs, and back |
 | `two_level` | ring of the k ranks of a node, with alpha', beta'; then ring of the N nodes | sums within nodes first |
+
+with L = floor(log2 p). Where p is no power of two, tree and halving fold the ranks beyond one into others before and
+after: 2 (alpha + n beta) more. These are the times of `communication` for one rank a node, but for the additions of
+numbers, which are part of beta here; `two_level` is a ring between the nodes here, and there whatever is quickest.
 
 | symbol | variable | unit |
 |---|---|---|
@@ -17,7 +21,7 @@ sequence of messages, whose number and size depend on the way it is done:
 | n | `bytes_each` | bytes of the vector on each rank |
 | p, N, k = p / N | `ranks`, `nodes` | |
 
-The additions of numbers are part of beta. In `two_level` all ranks of a node share its link to the others.
+In `two_level` all ranks of a node share its link to the others.
 
 Sources: R. W. Hockney, Parallel Computing 20 (1994) 389; R. Thakur, R. Rabenseifner, W. Gropp, Int. J. High Perform.
 Comput. Appl. 19 (2005) 49.
@@ -33,13 +37,11 @@ from numpy.typing import ArrayLike
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.measurements import Measurement
-from matsci_hpc.scaling.fitting import Fit, Floats, Interval, Problem
+from matsci_hpc.scaling.fitting import NO_DIFFERENCE, Fit, Floats, Interval, Problem
 from matsci_hpc.scaling.link import Link
 
 Form = Literal["ring", "tree", "halving", "two_level"]
 FORMS: tuple[Form, ...] = get_args(Form)
-NO_DIFFERENCE = 2.0
-"""Of two fits whose criterion differs by less, neither is to be preferred (Burnham and Anderson 2002, section 2.6)."""
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,11 @@ def _terms(form: Form, sizes: Floats, ranks: Floats, nodes: Floats) -> Floats:
         return _ring(sizes, ranks)
     if form == "two_level":
         return np.concatenate([_ring(sizes, nodes), _ring(sizes, np.maximum(ranks / nodes, 1.0))], axis=-1)
-    rounds = np.ceil(np.log2(ranks))
+    rounds = np.frexp(ranks)[1] - 1.0  # floor of the logarithm, without its rounding
+    folded = np.where(ranks > np.exp2(rounds), 2.0, 0.0)
     if form == "tree":
-        return np.stack([rounds, rounds * sizes], axis=-1)
-    return np.stack([2 * rounds, 2 * (ranks - 1) / ranks * sizes], axis=-1)
+        return np.stack([rounds + folded, (rounds + folded) * sizes], axis=-1)
+    return np.stack([2 * rounds + folded, (2 * (1 - np.exp2(-rounds)) + folded) * sizes], axis=-1)
 
 
 def _ring(sizes: Floats, members: Floats) -> Floats:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.scaling.table import SAMPLES_PER_S, Floats, Series
+from matsci_hpc.scaling.table import WORK_PER_S, Floats, Series
 
 CONFIDENCE = 0.95
 RESAMPLES = 4000
@@ -69,7 +69,10 @@ class Efficiency:
     def hours_unit(self) -> str:
         """What `node_hours` count."""
         unit = "node-hours" if all(point.nodes is not None for point in self.points) else "rank-hours"
-        return f"{unit} per million samples" if self.series.unit == SAMPLES_PER_S else f"{unit} of the measured work"
+        if self.series.unit != WORK_PER_S:
+            return f"{unit} per million {counted_in(self.series.unit)}"
+        # The work of a weak study grows with the ranks, and costs are compared for the same work.
+        return f"{unit} of the work of one rank" if self.series.scaling == "weak" else f"{unit} of the measured work"
 
     @property
     def singles(self) -> tuple[int, ...]:
@@ -133,6 +136,12 @@ def _point(series: Series, place: int, base: int, base_rates: Floats, seed: int)
     )
 
 
+def counted_in(rate_unit: str) -> str:
+    """What is counted where so much of it is done per second: samples of samples/s."""
+    what, slash, _ = rate_unit.rpartition("/")
+    return what.strip() if slash else f"{rate_unit} x s"
+
+
 def karp_flatt(speedup: Floats, ratio: float) -> Floats:
     """The serial share that a speed-up on `ratio` times as many ranks amounts to, by experience."""
     return np.asarray((1 / speedup - 1 / ratio) / (1 - 1 / ratio))
@@ -166,10 +175,10 @@ def _estimate(value: float, drawn: Floats | None, repeats: int) -> Estimate:
 def _hours(series: Series, place: int, nodes_known: bool) -> float:
     nodes = series.nodes[place]
     count = nodes if nodes_known and nodes is not None else int(series.ranks[place])
-    if series.unit == SAMPLES_PER_S:
+    if series.unit != WORK_PER_S:
         seconds = _MILLION / float(series.rates[place].mean())
     else:
         times = series.times_s[place]
         assert times is not None  # noqa: S101 - work that is not counted is known by its time
-        seconds = float(times.mean())
+        seconds = float(times.mean()) / (int(series.ranks[place]) if series.scaling == "weak" else 1)
     return count * seconds / _SECONDS_PER_HOUR

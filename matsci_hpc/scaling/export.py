@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from matsci_hpc.scaling.table import SAMPLES_PER_S, Series
+from matsci_hpc.scaling.efficiency import counted_in
+from matsci_hpc.scaling.table import SAMPLES_PER_S, WORK_PER_S, Series
 from matsci_hpc.whole_files import write_atomic
 
 PARAMETER = "p"
@@ -32,11 +33,12 @@ def extra_p_points(series: Series) -> Iterator[dict[str, object]]:
     """
     # Extra-P takes "->" apart into a path of calls.
     callpath = series.name.replace("->", "-")
-    counted = series.unit == SAMPLES_PER_S
+    counted = series.unit != WORK_PER_S
+    per_one = "time per sample" if series.unit == SAMPLES_PER_S else f"time per {counted_in(series.unit)}"
     for ranks, rates, times in zip(series.ranks.tolist(), series.rates, series.times_s, strict=True):
         point = {"params": {PARAMETER: ranks}, "callpath": callpath}
         if counted or times is None:
             yield {**point, "metric": "throughput", "value": rates.tolist()}
-            yield {**point, "metric": "time per sample", "value": (1 / rates).tolist()}
+            yield {**point, "metric": per_one, "value": (1 / rates).tolist()}
         else:
             yield {**point, "metric": "time", "value": times.tolist()}

@@ -31,6 +31,8 @@ Curve = Callable[[Floats], tuple[Floats, Floats]]
 """From parameters [k] to the values f [m] and their derivatives [m, k]."""
 
 CONFIDENCE = 0.95
+NO_DIFFERENCE = 2.0
+"""Of two fits whose criterion differs by less, neither is to be preferred (Burnham and Anderson 2002, section 2.6)."""
 _STEPS, _GROWTH = 60, 1.7
 """How often and by which factor the search for the end of an interval steps on: far beyond any number of a machine."""
 _TOLERANCE = 1e-12

@@ -28,8 +28,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from matsci_hpc.scaling.fitting import Fit, Floats, Interval, Problem
-from matsci_hpc.scaling.table import Series
+from matsci_hpc.scaling.fitting import NO_DIFFERENCE, Fit, Floats, Interval, Problem
+from matsci_hpc.scaling.table import Scaling, Series
 
 Law = Literal["amdahl", "gustafson", "universal"]
 LAWS: tuple[Law, ...] = get_args(Law)
@@ -41,6 +41,7 @@ SYMBOLS: dict[Law, tuple[str, ...]] = {
 }
 _MOST_EXPONENT = 300.0
 """A factor of so much says that nothing is known, and is still a number."""
+_USUAL: dict[Scaling, Law] = {"strong": "amdahl", "weak": "gustafson"}
 _UPPER = {"rate": np.inf, "sigma": 1.0, "kappa": np.inf}
 
 
@@ -93,11 +94,14 @@ class LawFit:
 
     @property
     def peak_ranks(self) -> float | None:
-        """Where the universal law has its largest throughput: infinite if it never falls; None for other laws."""
+        """Where the universal law has its largest throughput, on 1 rank at least: infinite if it never falls.
+
+        None for other laws.
+        """
         if self.law != "universal":
             return None
         sigma, kappa = self.parameters["sigma"], self.parameters["kappa"]
-        return math.sqrt(max(0.0, 1 - sigma) / kappa) if kappa > 0 else math.inf
+        return max(1.0, math.sqrt(max(0.0, 1 - sigma) / kappa)) if kappa > 0 else math.inf
 
     def throughput(self, ranks: ArrayLike) -> Floats:
         """What the law says, in the unit of the series; shape of `ranks`."""
@@ -121,11 +125,28 @@ class Laws:
     """By Akaike's criterion, the best first; those without one last."""
     not_fitted: dict[Law, str]
     """And why."""
+    scaling: Scaling | None = None
+    """Of the series."""
+
+    @property
+    def preferred(self) -> LawFit | None:
+        """The law that the criterion prefers to all others; None where it does not tell them apart."""
+        return self._near[0] if len(self._near) == 1 < len(self.fits) else None
 
     @property
     def best(self) -> LawFit | None:
-        """The law to go by."""
-        return self.fits[0] if self.fits else None
+        """The law to draw: of those that the criterion does not tell apart, the one meant for this scaling."""
+        usual = [fit for fit in self._near if self.scaling is not None and fit.law == _USUAL[self.scaling]]
+        return next(iter([*usual, *self._near]), None)
+
+    @property
+    def _near(self) -> list[LawFit]:
+        """Laws whose criterion is the least or about that; all of them where there is none."""
+        differences = self.differences()
+        if all(each is None for each in differences):
+            return list(self.fits)
+        pairs = zip(self.fits, differences, strict=True)
+        return [fit for fit, each in pairs if each is not None and each < NO_DIFFERENCE]
 
     def differences(self) -> tuple[float | None, ...]:
         """Of each fit's criterion from the smallest one; less than 2 is no difference."""
@@ -143,7 +164,8 @@ def fit_laws(series: Series) -> Laws:
             not_fitted[law] = f"needs {wanted} rank counts, and {len(series.ranks)} were measured"
         else:
             fits.append(fit_law(law, series))
-    return Laws(tuple(sorted(fits, key=lambda each: (each.fit.aicc is None, each.fit.aicc or 0.0))), not_fitted)
+    fits.sort(key=lambda each: (each.fit.aicc is None, each.fit.aicc or 0.0))
+    return Laws(tuple(fits), not_fitted, series.scaling)
 
 
 def curve(law: Law, ranks: Floats, values: Floats) -> tuple[Floats, Floats]:
@@ -225,7 +247,8 @@ def _peak(fit: Fit, ranks: Floats, problem: Problem) -> Interval | None:
     if found is None:
         return None
     low, high = found[2].low, found[2].high
-    return Interval(1 / math.sqrt(high) if high > 0 else math.inf, 1 / math.sqrt(low) if low > 0 else math.inf)
+    ends = (max(1.0, 1 / math.sqrt(end)) if end > 0 else math.inf for end in (high, low))
+    return Interval(*ends)
 
 
 def _predict(law: Law, fit: Fit, ranks: int) -> Prediction:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from matsci_hpc.preflight.words import counted
 from matsci_hpc.scaling.efficiency import Efficiency, efficiency
 from matsci_hpc.scaling.laws import Laws, fit_laws
-from matsci_hpc.scaling.table import Series, Table
+from matsci_hpc.scaling.table import Row, Series, Table
 
 ENOUGH_REPEATS = 4
 """Intervals from three repeats hold the truth in 90 % of studies, from two in 67 %; seen in test_efficiency.py."""
@@ -53,12 +54,26 @@ def study_table(table: Table, base_ranks: int | None = None, seed: int = 0) -> S
 
 def _notes_of_rows(table: Table) -> list[str]:
     """What the rows themselves tell."""
+    notes = []
     restarted = [row for row in table.rows if row.details.get("lives", "1") not in {"", "1"}]
-    if not restarted:
-        return []
-    names = ", ".join(row.details.get("run") or f"{row.ranks} ranks" for row in restarted[:3])
-    more = f" and {len(restarted) - 3} more" if len(restarted) > 3 else ""
-    return [f"Restarted while they ran, so that their times are of several lives: {names}{more}."]
+    if restarted:
+        names = ", ".join(row.details.get("run") or f"{row.ranks} ranks" for row in restarted[:3])
+        more = f" and {len(restarted) - 3} more" if len(restarted) > 3 else ""
+        notes.append(f"Restarted while they ran, so that their times are of several lives: {names}{more}.")
+    # The work that a time is of; of a throughput, `samples` are how long it was measured.
+    first: dict[tuple[tuple[str, str], ...], Row] = {}
+    for row in table.rows:
+        if row.scaling != "strong" or row.throughput is not None or row.samples is None:
+            continue
+        before = first.setdefault(tuple(row.labels.items()), row)
+        if row.samples != before.samples:
+            notes.append(
+                f"Strong scaling keeps the work, and it is {before.samples:g} samples on "
+                f"{counted(before.ranks, 'rank')} and "
+                f"{row.samples:g} on {row.ranks:,}: efficiencies are of samples per second."
+            )
+            break
+    return notes
 
 
 def _notes(findings: tuple[Finding, ...], single: list[Series]) -> list[str]:
@@ -82,6 +97,6 @@ def _notes(findings: tuple[Finding, ...], single: list[Series]) -> list[str]:
         if not held.prediction.low <= held.measured <= held.prediction.high:
             notes.append(
                 f"{each.series.name}: the measurement on {held.prediction.ranks} ranks is outside the interval that "
-                "the others predict, so the law that fits best does not hold there. Do not go beyond it by this law."
+                "the others predict, so the law that is drawn does not hold there. Do not go beyond it by this law."
             )
     return notes

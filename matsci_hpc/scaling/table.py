@@ -6,6 +6,7 @@ A row is one measurement. Its columns:
 |---|---|
 | `ranks` | MPI ranks, or whatever is counted: processes, GPUs |
 | `throughput` | samples/s of all ranks together |
+| `throughput_unit` | optional: what else it is in, such as GB/s; the same in all rows of a series |
 | `time_s` | instead: seconds for the same work; with `throughput`, how long the job took |
 | `samples` | optional, with `time_s`: samples that were worked on in that time |
 | `nodes` | optional: nodes that were taken |
@@ -44,6 +45,7 @@ class Row:
     samples: float | None = None
     nodes: int | None = None
     scaling: Scaling | None = None
+    throughput_unit: str | None = None
     repeat: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
@@ -64,7 +66,9 @@ class Row:
     @property
     def unit(self) -> str:
         """Of the rate."""
-        return WORK_PER_S if self.throughput is None and self.samples is None else SAMPLES_PER_S
+        if self.throughput is not None:
+            return self.throughput_unit or SAMPLES_PER_S
+        return WORK_PER_S if self.samples is None else SAMPLES_PER_S
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,11 @@ class Table:
         for same in by_ranks.values():
             self._check_alike(same)
         other = next((row for row in rows if row.unit != rows[0].unit), None)
+        if other is not None and other.throughput is not None:
+            raise UserInputError(
+                f"{self.origin}: line {other.line}: column throughput: is in {other.unit}, and in {rows[0].unit} in "
+                f"line {rows[0].line} of the same series: convert them to one unit"
+            )
         if other is not None:
             raise UserInputError(
                 f"{self.origin}: line {other.line}: column samples: is filled in some lines of a series and not in "

@@ -1,32 +1,23 @@
 """Reading and writing tables of measurements, as CSV with a header or as JSON lines, made by anyone."""
 
 import csv
-import difflib
 import io
 import json
 import math
-import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.scaling.column_names import MEASURED, meant
+from matsci_hpc.scaling.spreadsheet import as_it_was, no_formula
 from matsci_hpc.scaling.table import DETAILS, Row, Scaling, Table
 from matsci_hpc.whole_files import write_atomic
 
-MEASURED = ("ranks", "throughput", "time_s", "samples", "nodes", "scaling", "repeat")
-"""Columns with a meaning; the others are labels or details."""
 CSV_SUFFIXES, JSONL_SUFFIXES = (".csv",), (".jsonl", ".ndjson")
-_UNITS = {"ms": "milliseconds", "us": "microseconds", "min": "minutes", "h": "hours"}
-_USUAL_NAMES = {
-    **dict.fromkeys(("rank", "n_ranks", "nranks", "num_ranks", "ntasks", "np", "procs", "processes", "size"), "ranks"),
-    **dict.fromkeys(("world_size", "gpus", "p", "n"), "ranks"),
-    **dict.fromkeys(("rate", "speed", "samples_per_s", "samples_per_second", "graphs_per_s"), "throughput"),
-    **dict.fromkeys(("throughput_samples_per_s", "samples/s", "throughput (samples/s)"), "throughput"),
-    **dict.fromkeys(("time", "seconds", "runtime", "walltime", "wall_s", "elapsed", "time (s)", "time [s]"), "time_s"),
-}
-"""What others call the columns: named in errors, never guessed."""
+LEAST, MOST = 1e-30, 1e30
+"""Nothing that is measured lies beyond, and squares and products of numbers between have no overflow."""
 
 Cells = Mapping[str, str | None]
 """Of one row, by column; None: the value is missing."""
@@ -100,9 +91,9 @@ def write_table(path: Path, table: Table) -> None:
         text = "".join(json.dumps(cells, ensure_ascii=False) + "\n" for cells in lines)
     else:
         stream = io.StringIO()
-        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(map(no_formula, columns))
+        writer.writerows([no_formula(cells.get(name, "")) for name in columns] for cells in lines)
         text = stream.getvalue()
     write_atomic(path, text.encode(errors="replace"))  # a lone surrogate, legal in JSON, has no UTF-8 form
 
@@ -130,7 +121,7 @@ def is_json_lines(path: Path, text: str) -> bool:
 def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, Cells]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [as_it_was(name.strip()) for name in next(reader, [])]
         _check_header(header, f"{path}: line 1", text)
         for row in reader:
             if not any(cell.strip() for cell in row):
@@ -141,7 +132,8 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, Cells]]:
                 raise UserInputError(f"{where}: {len(row)} fields, and the header names {len(header)} columns{comma}")
             if len(row) < len(header):
                 raise UserInputError(f"{where}: column {header[len(row)]}: the line ends before it")
-            yield reader.line_num, {name: cell.strip() or None for name, cell in zip(header, row, strict=True)}
+            cells = [as_it_was(cell.strip()) or None for cell in row]
+            yield reader.line_num, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise UserInputError(f"{path}: line {reader.line_num}: is no CSV: {error}") from None
 
@@ -208,27 +200,10 @@ def _text(value: object, name: str, where: str) -> str | None:
 
 def _check_columns(cells: Cells, where: str) -> None:
     if "ranks" not in cells:
-        raise UserInputError(f"{where}: no column 'ranks'; {_meant(('ranks',), cells)}")
+        raise UserInputError(f"{where}: no column 'ranks'; {meant(('ranks',), cells)}")
     if "throughput" not in cells and "time_s" not in cells:
-        meant = _meant(("throughput", "time_s"), cells)
-        raise UserInputError(f"{where}: no column 'throughput' (samples/s) and none 'time_s' (seconds); {meant}")
-
-
-def _meant(wanted: tuple[str, ...], cells: Cells) -> str:
-    """Which column may be meant by one of the names, for an error."""
-    for name in cells:
-        plain = name.lower().strip()
-        unit = _UNITS.get(re.split(r"[^a-z]+", plain.rstrip("])"))[-1])
-        if "time_s" in wanted and unit and plain.startswith(("time", "runtime", "walltime", "elapsed")):
-            return f"{name!r} seems to be in {unit}: convert it and call it 'time_s'"
-        usual = plain if plain in wanted else _USUAL_NAMES.get(plain)
-        if usual in wanted:
-            return f"rename {name!r} to {usual!r}"
-    others = [name for name in cells if name not in MEASURED]
-    for each in wanted:
-        if near := difflib.get_close_matches(each, others, n=1, cutoff=0.75):
-            return f"rename {near[0]!r} to {each!r}"
-    return f"its columns are {', '.join(cells)}"
+        advice = meant(("throughput", "time_s"), cells)
+        raise UserInputError(f"{where}: no column 'throughput' (samples/s) and none 'time_s' (seconds); {advice}")
 
 
 def _row(cells: Cells, line: int, where: str, labels: Collection[str] | None, measured: str) -> Row:
@@ -247,6 +222,7 @@ def _row(cells: Cells, line: int, where: str, labels: Collection[str] | None, me
         ranks=ranks,
         nodes=_count(cells, "nodes", where),
         scaling=cast("Scaling | None", scaling),
+        throughput_unit=cells.get("throughput_unit"),
         repeat=cells.get("repeat"),
         labels={name: cell for name, cell in others.items() if name in chosen},
         details={name.removeprefix(DETAILS): cell for name, cell in others.items() if name not in chosen},
@@ -268,6 +244,8 @@ def _number(cells: Cells, name: str, where: str) -> float | None:
     value = float(cell)
     if not math.isfinite(value) or value <= 0:
         raise UserInputError(f"{where}: {cell} cannot be measured; a positive number is needed, or remove the line")
+    if not LEAST <= value <= MOST:
+        raise UserInputError(f"{where}: {cell} cannot be measured; a number from {LEAST} to {MOST} is needed")
     return value
 
 

@@ -12,8 +12,9 @@ from run_dirs import EVIL
 from scaling_tables import RANKS, synthetic_rows, universal_rate
 from test_report import BROWSER, Page, open_in_browser
 
-from matsci_hpc.analysis.study_figures import plots
+from matsci_hpc.analysis.study_figures import log_ticks, plots, tick_words
 from matsci_hpc.analysis.study_report import write_study_report
+from matsci_hpc.analysis.study_tables import sheets
 from matsci_hpc.cli import cli
 from matsci_hpc.scaling.adapters import read_results
 from matsci_hpc.scaling.study import study_table
@@ -228,6 +229,53 @@ def test_the_help_stays_quick():
     code = f"import sys, matsci_hpc.cli_study; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_law_that_nothing_chose_is_not_called_the_best(lone, tmp_path):
+    text = Page(written(lone, tmp_path / "out").page.read_text(encoding="utf-8")).text
+    assert "preferred law" in text
+    assert "drawn: Amdahl" in text
+    assert "best law" not in text
+
+
+def test_few_repeats_are_not_said_to_hold_95_percent(demo, lone):
+    few, single = (sheets(study_table(read_results(path)))[0].caption for path in (demo, lone))
+    assert few.startswith("Intervals of 95 %, narrower than that below 4 repeats.")
+    assert single.startswith("Intervals of 95 %. ")
+
+
+@pytest.mark.parametrize(
+    "values", [(2.2, 4.1), (23.1, 36.2), (1001.0, 1002.0), (5.0, 5.0), (0.7, 1.2), (3.0, 4e6), (9.99e-5, 1.001e-4)]
+)
+def test_an_axis_has_numbers_among_the_values(values):
+    ticks = log_ticks(values)
+    inside = [tick for tick in ticks if values[0] <= tick <= values[1]]
+    assert len(inside) >= (1 if values[0] == values[1] else 2)
+    assert len(ticks) < 30
+    assert len(set(tick_words(ticks))) == len(ticks)
+
+
+def test_work_that_differs_is_pointed_out(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("ranks,time_s,samples,scaling\n1,10,100,strong\n2,5.5,200,strong\n")
+    assert any("100 samples on 1 rank and 200 on 2" in note for note in study_table(read_results(path)).notes)
+    path.write_text(path.read_text().replace("strong", "weak"))
+    assert not any("samples on" in note for note in study_table(read_results(path)).notes)
+
+
+def test_costs_of_weak_scaling_are_of_the_same_work():
+    rows = [Row(p, time_s=3600.0 * (1 + p / 10), scaling="weak") for p in (1, 2)]
+    (found,) = study_table(Table(tuple(rows), "here")).findings
+    assert found.efficiency.hours_unit == "rank-hours of the work of one rank"
+    assert [point.node_hours for point in found.efficiency.points] == pytest.approx([1.1, 1.2])
+
+
+def test_the_files_hold_no_formulas(tmp_path):
+    written(measured(tmp_path / "table.jsonl", [{"set": "=1+1"}, {"set": "b"}]), tmp_path / "out")
+    for name in ("efficiency.csv", "laws.csv", "measurements.csv"):
+        cells = [cell for line in csv.reader((tmp_path / "out" / name).open()) for cell in line]
+        assert "'=1+1" in cells
+        assert not [cell for cell in cells if cell.startswith(("=", "@"))]
 
 
 def test_weak_scaling_is_named(tmp_path):

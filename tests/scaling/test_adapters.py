@@ -7,7 +7,9 @@ import pytest
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.adapters import read_results
+from matsci_hpc.scaling.efficiency import efficiency
 from matsci_hpc.scaling.laws import fit_law
+from matsci_hpc.scaling.table_files import write_table
 
 DATA = Path(__file__).parent / "data"
 
@@ -45,6 +47,62 @@ def test_milliseconds_of_reframe_are_seconds(tmp_path):
     path = edited(tmp_path, "reframe_perflog.log", "|s|", "|ms|")
     _, mpi = read_results(path, columns={"time_s": "time"}).series()
     assert [times.tolist() for times in mpi.times_s] == [[0.01], [5.25e-3], [2.875e-3]]
+
+
+@pytest.mark.parametrize(
+    ("unit", "kind", "said"),
+    [
+        ("samples/s", "throughput", "samples/s"),
+        ("Samples / sec", "throughput", "samples/s"),
+        ("GB/s", "throughput", "GB/s"),
+        ("atoms/second", "throughput", "atoms/second"),
+        ("Gbps", "throughput", "Gbps"),
+        ("GFLOPS", "throughput", "GFLOPS"),
+        ("fps", "throughput", "fps"),
+        ("ns", "time_s", 1e-9),
+        ("ps", "time_s", 1e-12),
+        ("seconds", "time_s", 1.0),
+    ],
+)
+def test_units_of_reframe(tmp_path, unit, kind, said):
+    path = tmp_path / "units.log"
+    path.write_text(f"num_tasks|name|n_value|n_unit\n1|MD|900|{unit}\n2|MD|500|{unit}\n")
+    (series,) = read_results(path).series()
+    if kind == "throughput":
+        assert (series.unit, series.means.tolist()) == (said, [900, 500])
+    else:
+        assert [float(times[0]) / said for times in series.times_s] == pytest.approx([900, 500])
+
+
+@pytest.mark.parametrize("unit", ["steps", "groups", "s/step", "/s", "hops"])
+def test_units_that_are_no_rates(tmp_path, unit):
+    path = tmp_path / "units.log"
+    path.write_text(f"num_tasks|name|n_value|n_unit\n1|MD|900|{unit}\n2|MD|900|{unit}\n")
+    with pytest.raises(UserInputError, match="what was measured is not clear from the units of n"):
+        read_results(path)
+    (named,) = read_results(path, columns={"throughput": "n"}).series()
+    assert named.unit == unit
+    with pytest.raises(UserInputError, match=f"line 2: n: '{unit}' is no time"):
+        read_results(path, columns={"time_s": "n"})
+
+
+def test_rates_in_two_units_are_not_compared(tmp_path):
+    path = tmp_path / "units.log"
+    path.write_text("num_tasks|name|bw_value|bw_unit\n1|Stream|900|MB/s\n2|Stream|1.7|GB/s\n4|Stream|3.3|GB/s\n")
+    with pytest.raises(UserInputError, match="line 3: column throughput: is in GB/s, and in MB/s in line 2 of"):
+        read_results(path).series()
+    path.write_text(path.read_text().replace("900|MB", "0.9|GB"))
+    found = efficiency(read_results(path).series()[0])
+    assert (found.series.unit, found.hours_unit) == ("GB/s", "rank-hours per million GB")
+    write_table(tmp_path / "again.csv", read_results(path))
+    assert read_results(tmp_path / "again.csv").series()[0].unit == "GB/s"
+
+
+def test_a_report_of_reframe_without_cases_holds_nothing(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text('{"session_info": {}, "runs": [{"testcases": 3}]}')
+    with pytest.raises(UserInputError, match="holds no measurement"):
+        read_results(path)
 
 
 def test_runs_that_were_appended_are_repeats(tmp_path):

@@ -6,6 +6,7 @@ from ranks import run_ranks
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.measurements import Key, Measurement, Point, read_measurements
+from matsci_hpc.scaling.communication import Network, all_reduce_time
 from matsci_hpc.scaling.communication_fit import FORMS, Link, all_reduce_s, fit_all_reduce, fit_measurements
 
 SIZES = np.array([4.0] + [1024 * 4.0**power for power in range(9)])
@@ -27,6 +28,21 @@ def test_times_of_an_all_reduce_are_those_of_its_messages():
     inside, outside = 2 * 3 * INNER.message_s(n / 4), 2 * 1 * LINK.message_s(n / 2)
     assert all_reduce_s("two_level", LINK, n, p, 2, INNER) == pytest.approx(inside + outside)
     assert [float(all_reduce_s(form, LINK, n, 1)) for form in FORMS] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("form", ["ring", "tree", "halving"])
+def test_predictions_count_with_the_same_times(form):
+    for ranks in (*range(1, 18), 48, 64, 100, 1023):
+        network = Network(ranks, 1, INNER, LINK)
+        expected = all_reduce_time(1e6, network, form).total_s
+        assert float(all_reduce_s(form, LINK, 1e6, ranks)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_predictions_in_two_levels_count_with_the_same_times_where_nodes_go_around_a_ring():
+    for nodes, together in ((2, 4), (3, 2)):  # two nodes have one way only
+        network = Network(nodes * together, together, INNER, LINK)
+        ours = float(all_reduce_s("two_level", LINK, 1e9, nodes * together, nodes, INNER))
+        assert ours == pytest.approx(all_reduce_time(1e9, network, "two_level").total_s, rel=1e-3)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -121,6 +121,41 @@ def test_the_law_that_made_the_data_is_preferred():
     assert all(laws.differences()[0] == 0 and laws.differences()[1] > 2 for laws in chosen)
 
 
+@pytest.mark.parametrize(("scaling", "drawn"), [("strong", "amdahl"), ("weak", "gustafson"), (None, "amdahl")])
+def test_laws_that_the_measurements_do_not_tell_apart_are_not_preferred(scaling, drawn):
+    rows = [
+        Row(p, throughput=(p - 0.05 * (p - 1)) * math.exp(0.01 * sign), repeat=str(sign), scaling=scaling)
+        for p in (1, 16)
+        for sign in (-1, 1)
+    ]
+    for repeats in (rows, rows[::2]):  # with a criterion that is the same, and without any
+        laws = fit_laws(Table(tuple(repeats), "here").series()[0])
+        assert laws.preferred is None
+        assert laws.best.law == drawn
+
+
+def test_a_law_that_is_preferred_is_drawn_whatever_the_scaling():
+    laws = fit_laws(synthetic_series(seed=1, sigma=0.1, kappa=1e-3))
+    assert laws.preferred is laws.best
+    assert laws.preferred.law == "universal"
+
+
+def test_throughput_is_largest_on_one_rank_at_least():
+    for kappa in (0.5, 5.0):
+        found = fitted(series_of([(p, 10.0 * p / (1 + (p - 1) + kappa * p * (p - 1))) for p in RANKS]), "universal")
+        assert found.peak_ranks == 1
+        assert found.peak.low >= 1
+
+
+@pytest.mark.parametrize("rate", [1e-30, 1e-60, 1e30, 1e60])
+def test_rates_of_any_size_have_a_fit(rate):
+    usual, scaled = (fit_laws(synthetic_series(rate=each, seed=5)) for each in (1.0, rate))
+    assert [fit.law for fit in scaled.fits] == [fit.law for fit in usual.fits]
+    for fit, same in zip(scaled.fits, usual.fits, strict=True):
+        assert float(fit.throughput(1)) / rate == pytest.approx(float(same.throughput(1)), rel=1e-4)
+        assert fit.predict(128).low / rate == pytest.approx(same.predict(128).low, rel=1e-3)
+
+
 def test_the_criterion_is_that_of_the_paper():
     fit = fitted(synthetic_series(repeats=1), "amdahl").fit
     n, K = 7, 3  # two parameters and the spread

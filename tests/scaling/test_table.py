@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from ranks import ROOT
 
+from matsci_hpc.analysis.study_figures import plots
+from matsci_hpc.analysis.study_tables import sheets
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.scaling.study import study_table
 from matsci_hpc.scaling.table import Row, Table
 from matsci_hpc.scaling.table_files import read_table, write_table
 
@@ -68,6 +71,32 @@ def test_what_is_written_is_read_again(tmp_path, name):
         assert (new.scaling, new.repeat) == (old.scaling, old.repeat)
         assert dict(new.labels) == {name: value.strip() for name, value in old.labels.items()}
         assert {name: value for name, value in new.details.items() if value} == dict(old.details)
+
+
+def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path):
+    formulas = ["=1+1", "+cmd|x", "@SUM(A1)", "-2+3", "'=1"]
+    others = ["-1e-3", "+4", "'quoted'", "plain"]
+    rows = [Row(1, throughput=1.0, labels={"=name": text}, details={"@d": text}) for text in formulas + others]
+    write_table(tmp_path / "table.csv", Table(tuple(rows), "here"))
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert [line.split(",")[2] for line in lines] == ["'=name", *(f"'{text}" for text in formulas), *others]
+    again = read_table(tmp_path / "table.csv")
+    assert [row.labels["=name"] for row in again.rows] == formulas + others
+    assert [row.details["@d"] for row in again.rows] == formulas + others
+
+
+@pytest.mark.parametrize("cell", ["1e-300", "1e300"])
+def test_numbers_beyond_all_measuring_are_refused(tmp_path, cell):
+    with pytest.raises(UserInputError, match=f"line 3: column throughput: {cell} cannot be measured; a number from"):
+        read_table(written(tmp_path, f"ranks,throughput\n1,5\n2,{cell}\n"))
+
+
+@pytest.mark.parametrize("span", [(1e-30, 1e30, 1e30), (1e30, 1e-30, 1e-30), (1e-30, 1e-30, 1e-30)])
+def test_the_largest_and_least_numbers_have_a_report(tmp_path, span):
+    lines = "".join(f"{ranks},{rate}\n" for ranks, rate in zip((1, 2, 4), span, strict=True))
+    study = study_table(read_table(written(tmp_path, "ranks,throughput\n" + lines)))
+    assert sheets(study)
+    assert plots(study)
 
 
 def test_time_of_the_same_work_is_a_rate(tmp_path):
