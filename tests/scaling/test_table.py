@@ -9,6 +9,7 @@ from ranks import ROOT
 from matsci_hpc.analysis.study_figures import plots
 from matsci_hpc.analysis.study_tables import sheets
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.scaling.column_names import MEASURED
 from matsci_hpc.scaling.study import study_table
 from matsci_hpc.scaling.table import Row, Table
 from matsci_hpc.scaling.table_files import read_table, write_table
@@ -225,4 +226,4 @@ def test_the_example_of_the_docs_is_a_table(tmp_path):
     (series,) = read_table(written(tmp_path, block)).series()
     assert series.repeats == (2, 2, 1)
     columns = re.findall(r"^\| `(\w+)` \|", page.partition("## Measurements")[2].partition("```")[0], re.MULTILINE)
-    assert columns == ["ranks", "throughput", "time_s", "samples", "nodes", "scaling", "repeat"]
+    assert columns == list(MEASURED)
