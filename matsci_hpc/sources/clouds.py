@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
-from matsci_hpc.ragged import offsets
+from matsci_hpc.ragged import lengths, offsets
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -20,17 +20,18 @@ Integers = NDArray[np.intp]
 
 def ranges(starts: Integers, counts: Integers) -> Integers:
     """The numbers starts[i] .. starts[i] + counts[i] - 1 of every run, one run after the other."""
-    ends = np.cumsum(counts)
+    ends = counts.cumsum()
     total = int(ends[-1]) if len(ends) else 0
-    shift = np.repeat(starts - (ends - counts), counts)
-    return np.asarray(np.arange(total) + shift, dtype=np.intp)
+    shift = (starts - (ends - counts)).repeat(counts)
+    shift += np.arange(total)
+    return np.asarray(shift, dtype=np.intp)
 
 
 def first_maximum(values: NDArray[np.floating], start: Integers) -> Integers:
     """Index into `values` of the largest one of each run; runs are not empty, `start` is [runs + 1]."""
     largest = np.maximum.reduceat(values, start[:-1])
-    hits = np.flatnonzero(values == np.repeat(largest, np.diff(start)))
-    return np.asarray(hits[np.searchsorted(hits, start[:-1])], dtype=np.intp)
+    hits = np.flatnonzero(values == largest.repeat(lengths(start)))
+    return np.asarray(hits[hits.searchsorted(start[:-1])], dtype=np.intp)
 
 
 class Operations:
@@ -114,7 +115,7 @@ class SeedPairs:
 
 def seed_pairs(clouds: Clouds) -> SeedPairs:
     """Distances from every seed point to every atom of its cloud, itself included (at distance 0)."""
-    atoms = np.diff(clouds.atom_start)[clouds.orbit_cloud]
+    atoms = lengths(clouds.atom_start)[clouds.orbit_cloud]
     orbit = np.repeat(np.arange(len(atoms)), atoms)
     atom = ranges(clouds.atom_start[clouds.orbit_cloud], atoms)
     # Rows of the seed points repeat, so repeat() with counts is a quarter of the cost of an index array.
@@ -126,5 +127,5 @@ def seed_pairs(clouds: Clouds) -> SeedPairs:
 def nearest(clouds: Clouds, pairs: SeedPairs) -> Floats:
     """Distance from the atoms of an orbit to the nearest other atom, infinite for a lone atom: [orbits]."""
     apart = np.where(clouds.orbit_atom[pairs.orbit] == pairs.atom, np.inf, pairs.distance)
-    atoms = np.diff(clouds.atom_start)[clouds.orbit_cloud]
+    atoms = lengths(clouds.atom_start)[clouds.orbit_cloud]
     return np.asarray(np.minimum.reduceat(apart, offsets(atoms)[:-1]))

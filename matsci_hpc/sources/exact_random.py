@@ -66,10 +66,16 @@ def words(stream: Words, place: Words) -> Words:
     """
     word: Words = place * GOLDEN
     word += stream + GOLDEN
+    return _mixed(word)
+
+
+def _mixed(word: Words) -> Words:
+    """The finalizer of SplitMix64, in place."""
+    shifted = np.empty_like(word)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        word ^= word >> np.uint64(shift)
+        word ^= np.right_shift(word, np.uint64(shift), out=shifted)
         word *= np.uint64(factor)
-    word ^= word >> np.uint64(31)
+    word ^= np.right_shift(word, np.uint64(31), out=shifted)
     return word
 
 
@@ -83,27 +89,45 @@ def in_ball(stream: Words, place: Words, dimensions: int) -> Single:
 
     Args:
         stream: uint64 [n].
-        place: uint64 [n], where in the stream the numbers of a point begin; it takes `MOST_TRIES` at most.
+        place: uint64 [n], where in the stream the numbers of a point begin; `MOST_TRIES` of them at most.
         dimensions: 2 or 3.
 
     Returns:
         float32 [dimensions, n].
+
+    Raises:
+        RuntimeError: all numbers of a point lie outside.
     """
-    points = np.empty((dimensions, len(stream)), dtype=np.float32)
-    missing = np.arange(len(stream))
-    for first in range(0, MOST_TRIES, TRIES[dimensions]):
-        tries = np.arange(first, first + TRIES[dimensions], dtype=np.uint64)[:, None]
-        cube = _in_cube(words(stream[missing], place[missing] + tries), dimensions)
+    points: Single | None = None
+    # The state before the first word of each point; the words of a point differ by multiples of GOLDEN from there.
+    state = place * GOLDEN
+    state += stream
+    missing = np.arange(len(state))
+    first = 0
+    while first < MOST_TRIES:
+        last = min(first + _tries(len(state), dimensions), MOST_TRIES)
+        tries = np.arange(first + 1, last + 1, dtype=np.uint64) * GOLDEN
+        first = last
+        cube = _in_cube(_mixed(state + tries[:, None]), dimensions)
         inside = squared_norm(cube) < 1
         chosen = inside.argmax(axis=0)
-        columns = np.arange(len(missing))
-        found = inside[chosen, columns]
+        chosen *= len(state)
+        chosen += np.arange(len(state))
+        found = inside.ravel().take(chosen)
+        flat = cube.reshape(dimensions, -1)
+        if points is None:
+            points = flat.take(chosen, axis=1)  # those that lie outside are overwritten
+        else:
+            points[:, missing[found]] = flat.take(chosen[found], axis=1)
         if found.all():
-            points[:, missing] = cube[:, chosen, columns]
-            break
-        points[:, missing[found]] = cube[:, chosen[found], columns[found]]
-        missing = missing[~found]
-    return points
+            return points
+        missing, state = missing[~found], state[~found]
+    raise RuntimeError(f"{len(missing)} of {len(stream)} points: {MOST_TRIES} numbers of a stream all lie outside")
+
+
+def _tries(count: int, dimensions: int) -> int:
+    """Points of the cube to draw at once: of many points few, of few so many that hardly any need more."""
+    return 2 if count > 1000 else TRIES[dimensions]
 
 
 def rotations(stream: Words, place: int) -> NDArray[np.float64]:

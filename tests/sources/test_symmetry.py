@@ -9,7 +9,8 @@ from matsci_hpc import point_groups
 from matsci_hpc.config import sources
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.cloud_drafts import Draft
-from matsci_hpc.sources.cloud_generator import BLOCK, LABEL_TOLERANCE, CloudGenerator
+from matsci_hpc.sources.cloud_generator import BLOCK, CloudGenerator
+from matsci_hpc.sources.cloud_settling import LABEL_TOLERANCE
 from matsci_hpc.sources.clouds import Operations, grow, seed_pairs
 from matsci_hpc.sources.exact_random import MOST_TRIES, ExactRandom, in_ball, rotations, words
 from matsci_hpc.sources.extra_symmetry import has_extra_symmetry
