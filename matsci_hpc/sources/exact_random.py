@@ -5,6 +5,11 @@ library. The rest of a sample comes from a stream of its own, of which any numbe
 SplitMix64 by G. L. Steele, D. Lea and C. H. Flood, Fast splittable pseudorandom number generators, OOPSLA 2014. So a
 sample is the same whether it is drawn alone or among others.
 
+All streams are parts of one sequence of 2^64 words, so two of them may share words. n samples have n^2/2 pairs, each
+with a chance of D / 2^64, where D counts the differences between the places that the two take words from. For symmetry
+clouds of default settings D is about 430, more with redraws: of 20 million, less than one pair is expected to share a
+word at all.
+
 Words become numbers by integer arithmetic, exact scaling, addition, multiplication, division and square roots, which
 IEEE 754 rounds in one way only. Sines, cosines and cube roots are left out: they differ between libraries and widths of
 vectors. So points in a ball come from a cube by rejection, and rotations from two points in a disc.
@@ -50,7 +55,11 @@ class ExactRandom:
         return np.asarray(self._philox.random_raw(count), dtype=np.uint64)
 
     def normal(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Numbers of the standard normal distribution, by numpy's own method."""
+        """Numbers of the standard normal distribution, by numpy's own method.
+
+        The only numbers here that are not exact: numpy takes exponentials and logarithms for some, and may change the
+        method in a release, as a test would notice that pins some of them.
+        """
         return np.random.Generator(self._philox).standard_normal(shape)
 
 
