@@ -27,6 +27,25 @@ def ranges(starts: Integers, counts: Integers) -> Integers:
     return np.asarray(shift, dtype=np.intp)
 
 
+def dots(u: Floats, v: Floats) -> Floats:
+    """Scalar products of rows of three, [n, 3] and [n, 3] to [n].
+
+    Sums in a fixed order without fused operations: einsum may round otherwise on another processor, or for other n.
+    """
+    total: Floats = u[:, 0] * v[:, 0]
+    total += u[:, 1] * v[:, 1]
+    total += u[:, 2] * v[:, 2]
+    return total
+
+
+def products(matrices: Floats, vectors: Floats) -> Floats:
+    """Matrices times vectors, [n, 3, 3] and [n, 3] to [n, 3], summed as in `dots`."""
+    image = np.empty(vectors.shape)
+    for row in range(3):
+        image[:, row] = dots(matrices[:, row], vectors)
+    return image
+
+
 def first_maximum(values: NDArray[np.floating], start: Integers) -> Integers:
     """Index into `values` of the largest one of each run; runs are not empty, `start` is [runs + 1]."""
     largest = np.maximum.reduceat(values, start[:-1])
@@ -88,7 +107,7 @@ def grow(operations: Operations, group: Integers, orbits: Integers, seed: Floats
     orbit_of_atom = np.repeat(np.arange(len(seed)), orbit_order)
     operation = ranges(operations.start[group[orbit_cloud]], orbit_order)
     return Clouds(
-        position=np.einsum("aij,aj->ai", operations.matrix[operation], seed[orbit_of_atom]),
+        position=products(operations.matrix[operation], seed[orbit_of_atom]),
         kind=kind[orbit_of_atom],
         atom_cloud=orbit_cloud[orbit_of_atom],
         atom_start=offsets(orbits * operations.order[group]),
@@ -121,7 +140,7 @@ def seed_pairs(clouds: Clouds) -> SeedPairs:
     # Rows of the seed points repeat, so repeat() with counts is a quarter of the cost of an index array.
     difference = clouds.position[atom]
     difference -= np.repeat(clouds.position[clouds.orbit_atom], atoms, axis=0)
-    return SeedPairs(orbit, atom, np.sqrt(np.einsum("pi,pi->p", difference, difference)))
+    return SeedPairs(orbit, atom, np.sqrt(dots(difference, difference)))
 
 
 def nearest(clouds: Clouds, pairs: SeedPairs) -> Floats:

@@ -75,10 +75,10 @@ def words(stream: Words, place: Words) -> Words:
     """
     word: Words = place * GOLDEN
     word += stream + GOLDEN
-    return _mixed(word)
+    return mixed(word)
 
 
-def _mixed(word: Words) -> Words:
+def mixed(word: Words) -> Words:
     """The finalizer of SplitMix64, in place."""
     shifted = np.empty_like(word)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -117,7 +117,7 @@ def in_ball(stream: Words, place: Words, dimensions: int) -> Single:
         last = min(first + _tries(len(state), dimensions), MOST_TRIES)
         tries = np.arange(first + 1, last + 1, dtype=np.uint64) * GOLDEN
         first = last
-        cube = _in_cube(_mixed(state + tries[:, None]), dimensions)
+        cube = _in_cube(mixed(state + tries[:, None]), dimensions)
         inside = squared_norm(cube) < 1
         chosen = inside.argmax(axis=0)
         chosen *= len(state)

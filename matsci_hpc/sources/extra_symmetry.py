@@ -20,13 +20,16 @@ any atom: once from the direction of a, since no atom is farther from the centro
 it, since no atom is farther from its line; once for the atom itself. Six times is allowed, so no symmetry
 within the tolerance escapes; some clouds that are merely close to one are named too, which costs a redraw and
 no more.
+
+Every sum has a fixed order, that of a centroid by the number of its atoms alone. So a cloud gets the same answer
+alone and among others.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc.ragged import lengths
-from matsci_hpc.sources.clouds import Clouds, Floats, Integers, SeedPairs, first_maximum, ranges
+from matsci_hpc.sources.clouds import Clouds, Floats, Integers, SeedPairs, dots, first_maximum, products, ranges
 
 
 def has_extra_symmetry(clouds: Clouds, pairs: SeedPairs, tolerance: float) -> NDArray[np.bool_]:
@@ -53,15 +56,15 @@ def has_extra_symmetry(clouds: Clouds, pairs: SeedPairs, tolerance: float) -> ND
     identity = (orbit == first_orbit[which]) & (image == b[which])
     here = _frame(x[a], x[b])[which]
     there = _frame(x[clouds.orbit_atom[orbit]], x[image])
-    turned = np.einsum("cik,cjk->cij", there, here)
+    turned = np.stack([products(there, here[:, row]) for row in range(3)], axis=2)
     # Reflecting in the plane of a and b gives the isometry of the other handedness.
     mirrored = turned - 2 * there[:, :, 2, None] * here[:, None, :, 2]
     isometry = np.concatenate([turned[~identity], mirrored])
     which = np.concatenate([which[~identity], which])
 
-    c = first_maximum(np.abs(np.einsum("ai,ai->a", _cross(x[a], x[b])[cloud], x)), start)
+    c = first_maximum(np.abs(dots(_cross(x[a], x[b])[cloud], x)), start)
     reach = 6 * tolerance
-    moved = np.einsum("cij,cj->ci", isometry, x[c[which]])
+    moved = products(isometry, x[c[which]])
     likely = _lands(clouds, x, moved, clouds.kind[c[which]], which, reach)
     isometry, which = isometry[likely], which[likely]
 
@@ -70,7 +73,7 @@ def has_extra_symmetry(clouds: Clouds, pairs: SeedPairs, tolerance: float) -> ND
     if len(which):
         atoms = lengths(start)[which]
         atom = ranges(start[which], atoms)
-        moved = np.einsum("cij,cj->ci", np.repeat(isometry, atoms, axis=0), x[atom])
+        moved = products(np.repeat(isometry, atoms, axis=0), x[atom])
         landed = _lands(clouds, x, moved, clouds.kind[atom], np.repeat(which, atoms), reach)
         extra[which[np.logical_and.reduceat(landed, np.cumsum(atoms) - atoms)]] = True
     return extra
@@ -104,7 +107,7 @@ def _lands(
     atom = ranges(clouds.atom_start[which], atoms)
     difference = x[atom]
     difference -= np.repeat(moved, atoms, axis=0)
-    close = np.einsum("pi,pi->p", difference, difference) <= reach**2
+    close = dots(difference, difference) <= reach**2
     close &= clouds.kind[atom] == np.repeat(kind, atoms)
     return np.asarray(np.logical_or.reduceat(close, np.cumsum(atoms) - atoms))
 
@@ -129,4 +132,4 @@ def _cross(u: Floats, v: Floats) -> Floats:
 
 
 def _norm(vectors: Floats) -> Floats:
-    return np.asarray(np.sqrt(np.einsum("ai,ai->a", vectors, vectors)))
+    return np.asarray(np.sqrt(dots(vectors, vectors)))

@@ -90,9 +90,7 @@ def test_clouds_of_another_version_are_not_taken_for_data_prepared_anew(train, c
     """The same config, and a program that draws other clouds."""
     run = train("made", 1, f"data.train=[{ENDLESS}]", "steps=3")
     monkeypatch.setattr("matsci_hpc.loading.generated.VERSION", VERSION + 1)
-    with pytest.raises(
-        UserInputError, match=r"draws other clouds than .* began the run \(symmetry clouds of seed 9\)"
-    ):
+    with pytest.raises(UserInputError, match=r"draws other clouds than .* began the run \(symmetry clouds of seed 9\)"):
         resume(run_of(config, f"run_dir={run}", f"data.train=[{ENDLESS}]"))
     run = train("shards", 1, f"data.train=[{prepared}]", "steps=3")
     resume(run_of(config, f"run_dir={run}", f"data.train=[{prepared}]"))
