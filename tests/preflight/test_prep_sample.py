@@ -1,5 +1,6 @@
 import gzip
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 from record_inputs import NAMES, section, write_records
@@ -42,20 +43,42 @@ def test_foretold_size_is_that_of_the_data_set(prep_config, tmp_path):
     assert sample.bytes_per_input * sample.inputs == pytest.approx(real, rel=0.15)
 
 
-@pytest.mark.parametrize(("samples", "shard_size", "converted"), [(9000, 4096, 4096), (300, 4096, 300), (300, 64, 64)])
-def test_clouds_are_converted_as_preparation_does_it(samples, shard_size, converted, prep_config, monkeypatch):
-    """A whole shard as arrays; an object per sample takes many times as long and is asked for nowhere."""
+@pytest.mark.parametrize(
+    ("samples", "shard_size", "ranks", "converted"),
+    [
+        (9000, 4096, 1, 4096),
+        (300, 4096, 1, 300),
+        (300, 64, 1, 300),
+        (300, 64, 4, 128),
+        (9000, 128, 1, 4096),
+        (9000, 128, 8, 512),
+        (9000, 128, 100, 128),
+        (20_000, 8192, 4, 8192),
+    ],
+)
+def test_clouds_are_converted_as_preparation_does_it(samples, shard_size, ranks, converted, prep_config, monkeypatch):
+    """A rank's shards of a block as arrays; an object per sample takes many times as long and is asked for nowhere."""
     monkeypatch.setattr(SymmetrySource, "read", lambda *_: pytest.fail("asked for objects"))
     config = prep_config(source={"kind": "symmetry", "samples": samples}, shard_size=shard_size)
-    sample = sample_preparation(config)
+    sample = sample_preparation(config, ranks)
     assert (sample.inputs, sample.sampled, sample.rejected) == (samples, converted, 0)
     assert sample.input_s > 0
+
+
+def test_shards_left_out_for_want_of_time_take_as_long_as_the_later_ones(prep_config, monkeypatch):
+    """By the clock the first of 32 shards of a block takes 4 s, the block with it, and each later one 1 s."""
+    clock = SimpleNamespace(perf_counter=iter([0.0, 4.0, 5.0, 6.0, 7.0]).__next__)
+    monkeypatch.setattr("matsci_hpc.preflight.prep_sample.time", clock)
+    config = prep_config(source={"kind": "symmetry", "samples": 4096}, shard_size=128)
+    sample = sample_preparation(config)
+    assert sample.sampled == 4 * 128
+    assert sample.input_s == pytest.approx((4 + 31) / 4096)
 
 
 def test_clouds_that_cannot_be_used(prep_config):
     """Noise of a millimetre: no cloud keeps within what preparation takes."""
     config = prep_config(source={"kind": "symmetry", "samples": 300, "jitter": 1e7})
-    with pytest.raises(UserInputError, match=r"none of 64 inputs is usable"):
+    with pytest.raises(UserInputError, match=r"none of 300 inputs is usable"):
         sample_preparation(config)
 
 
