@@ -1,7 +1,10 @@
 import gzip
+import pickle
 import tarfile
 
+import lmdb
 import pytest
+from ase.db import connect
 from record_inputs import NAMES, section, write_records
 
 from matsci_hpc.config.loading import load_config
@@ -13,6 +16,7 @@ from matsci_hpc.prepare import prepare
 from matsci_hpc.sources.extxyz import ExtxyzFrames
 from matsci_hpc.sources.record_heads import MOST_BYTES
 from matsci_hpc.sources.record_source import Extent
+from matsci_hpc.sources.registry import open_source
 from matsci_hpc.sources.symmetry import SymmetrySource
 
 
@@ -191,3 +195,45 @@ def test_a_target_that_the_beginning_lacks(prep_config, tmp_path):
     assert sample_preparation(config).unseen == ("gap",)
     short = prep_config(source={"kind": "extxyz", "path": str(path), "targets": {"gap": {"key": "gpa"}}})
     assert sample_preparation(short).unseen == ("gap",)
+
+
+def add_the_target(kind, path):
+    """One more record, the only one that has a value under `gap`."""
+    more = path.with_name(f"more{path.suffix}")
+    if kind == "ase_db":
+        with connect(path) as database:
+            database.update(1100, gap=2.0)
+        return
+    if kind == "lmdb":
+        environment = lmdb.open(str(path), subdir=False, map_size=1 << 28)
+        with environment.begin(write=True) as transaction:
+            content = pickle.loads(transaction.get(b"999"))  # noqa: S301 - the last of them, in the order of LMDB
+            transaction.put(b"999", pickle.dumps(content | {"gap": 2.0}))
+        environment.close()
+        return
+    write_records(kind, more, [1])
+    text = more.read_text()
+    text = text.replace(" id=", " gap=2 id=") if kind == "extxyz" else text.replace('{"id"', '{"gap": 2, "id"')
+    with path.open("a") as file:
+        file.write(text)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NAMES if kind != "csv"])  # which has all columns in every row
+def test_a_target_that_only_the_last_record_has(kind, prep_config, tmp_path):
+    """The count of a database is sure, but that a part of it lacks a target says nothing of the whole."""
+    path = tmp_path / NAMES[kind]
+    write_records(kind, path, [1] * 1100)
+    add_the_target(kind, path)
+    config = prep_config(source=section(kind, path) | {"targets": {"gap": {"key": "gap"}}})
+    sample = sample_preparation(config)
+    assert (sample.unseen, sample.rejected) == (("gap",), 0)
+    source = open_source(config, tmp_path / "staging")
+    assert "gap" in next(source.read(len(source) - 1, len(source))).targets or kind == "lmdb"
+    assert not source.unseen
+
+
+def test_a_target_that_no_database_has(prep_config, tmp_path):
+    write_records("ase_db", tmp_path / "a.db", [1] * 3)
+    config = prep_config(source=section("ase_db", tmp_path / "a.db") | {"targets": {"gap": {"key": "gpa"}}})
+    with pytest.raises(UserInputError, match=r"no input has anything under 'gpa' \(target gap\); there are number"):
+        sample_preparation(config)
