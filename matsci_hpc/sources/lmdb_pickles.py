@@ -6,9 +6,7 @@ installed here leaves a hole in its entry, which matters only if the structure o
 
 import io
 import pickle
-import pickletools
 import re
-import warnings
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from matsci_hpc.sources.databases import Database, Databases, Keys, Listed
 from matsci_hpc.sources.extxyz import from_ase
 from matsci_hpc.sources.files import changed
 from matsci_hpc.sources.lmdb_files import DATABASE_BYTES, MOST_NAMED, databases, file_of, is_database, opened
+from matsci_hpc.sources.pickle_memo import refuse_large_numbers
 from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
 from matsci_hpc.sources.record_heads import MOST_RECORDS
 from matsci_hpc.sources.records import Atoms, RecordError, entry, one_line
@@ -289,25 +288,14 @@ def _refuse_hole(found: object) -> None:
 def _unpickled(data: bytes) -> dict[str, Any] | str:
     """An entry, or why there is none."""
     try:
-        _refuse_large_memo(data)
+        refuse_large_numbers(data)
         found = _Unpickler(io.BytesIO(data)).load()  # the config says that the file is trusted
+        if isinstance(found, _Hole):
+            return f"needs the class {found.missing}, which is not installed here"
+        if not isinstance(found, dict | type) and hasattr(found, "to_dict"):
+            found = found.to_dict()
+        elif not isinstance(found, dict | type) and hasattr(found, "__dict__"):
+            found = found.__dict__
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
         return f"not a readable pickle: {one_line(error)[:200]}"
-    if isinstance(found, _Hole):
-        return f"needs the class {found.missing}, which is not installed here"
-    if isinstance(found, dict):
-        return found
-    attributes = getattr(found, "to_dict", lambda: getattr(found, "__dict__", None))()
-    return attributes if isinstance(attributes, dict) else f"a {type(found).__name__}, not a dictionary"
-
-
-def _refuse_large_memo(data: bytes) -> None:
-    """Raise ValueError where a damaged pickle numbers an object beyond what it can hold.
-
-    Python makes a table as long as the largest number: one turned bit can ask for 64 GB of it.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tries to make sense of what stands in texts
-        for opcode, number, place in pickletools.genops(data):
-            if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and (number is None or int(number) > len(data)):
-                raise ValueError(f"object number {number} at byte {place} of {len(data)}")
+    return found if isinstance(found, dict) else f"a {type(found).__name__}, not a dictionary"

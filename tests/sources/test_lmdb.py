@@ -4,6 +4,7 @@ import types
 
 import lmdb
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ase.build import bulk
@@ -317,3 +318,12 @@ def test_reasons_say_no_places_in_memory(tmp_path):
     rejected, _ = read_all(open_source(path, targets={"energy": {"key": "energy"}}))
     assert "object" in rejected.reason
     assert "0x" not in rejected.reason
+
+
+def test_objects_that_cannot_say_what_they_hold(tmp_path):
+    """A table of pandas without its state, and a class instead of an object."""
+    entries = {0: b"\x80\x04cpandas\nDataFrame\n)\x81.", 1: pd.Series, 2: pd.Series(ARRAYS), 3: ARRAYS}
+    broken, kind, series, plain = read_all(open_source(write(tmp_path / "a.lmdb", entries)))
+    assert broken.reason.startswith("not a readable pickle: ")
+    assert kind.reason == "a type, not a dictionary"
+    np.testing.assert_array_equal(series.position, plain.position)
