@@ -51,6 +51,21 @@ class InputFile:
         return data
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file, which tell that another one was put in its place.
+
+    Not its number: file systems that clusters mount by FUSE give a file another one on every node.
+
+    Raises:
+        UserInputError: it is not there, or may not be looked at.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserInputError(f"{path}: cannot be read: {error.strerror}") from None
+    return found.st_size, found.st_mtime_ns
+
+
 def changed(where: Path | str) -> UserInputError:
     """What is to be said of an input that is not what it was when it was listed."""
     return UserInputError(f"{where}: changed while it was read; start again once nothing writes to it any more")

@@ -21,7 +21,7 @@ from matsci_hpc.config.record_sources import LmdbSource as Config
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.databases import Database, Databases, Keys, Listed
 from matsci_hpc.sources.extxyz import from_ase
-from matsci_hpc.sources.files import changed
+from matsci_hpc.sources.files import changed, stamp
 from matsci_hpc.sources.lmdb_files import DATABASE_BYTES, MOST_NAMED, databases, file_of, is_database, opened
 from matsci_hpc.sources.pickle_memo import refuse_large_numbers
 from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
@@ -67,9 +67,9 @@ class LmdbEntries(Databases):
         named: list[bytes] = []
         sizes = array("q")
         most_named = MOST_NAMED if self.config.database is None else 0  # there are none within a named one
-        exact = True
+        exact, before = True, stamp(file_of(path))
         with opened(path, self.config.database) as (environment, database, transaction):
-            state, count = transaction.id(), transaction.stat(database)["entries"]
+            state, count = (transaction.id(), before), transaction.stat(database)["entries"]
             for key, value in transaction.cursor():
                 if len(found) == most:
                     exact = False
@@ -96,10 +96,13 @@ class LmdbEntries(Databases):
     def read_keys(self, database: Database, keys: Keys) -> "Iterator[Entry | Rejected]":
         """The entries under some keys."""
         chosen = [b"%d" % key if isinstance(key, int) else key for key in keys]
-        with opened(database.path, self.config.database) as (_, _, transaction):
-            state = transaction.id()
+        with opened(database.path, self.config.database) as (environment, _, transaction):
             values = [transaction.get(key) for key in chosen]
-        if state != database.state or None in values:
+            # Looked at afterwards: without a lock, whoever writes may use the pages that are being read.
+            states = [
+                (number, stamp(file_of(database.path))) for number in (transaction.id(), _last_written(environment))
+            ]
+        if states != [database.state] * 2 or None in values:
             raise changed(database.path)
         for key, data in zip(chosen, values, strict=True):
             shown = key.decode(errors="backslashreplace")
@@ -109,6 +112,11 @@ class LmdbEntries(Databases):
                 yield Rejected(name, content)
             else:
                 yield Entry(name, f"{database.name}#{shown}", database.split, content, self.config)
+
+
+def _last_written(environment: Any) -> int:
+    """Number of the last transaction that wrote."""
+    return int(environment.info()["last_txnid"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Numbers of objects in a pickle, looked at before it is loaded.
 
 Python makes a table as long as the largest number that a pickle gives an object (`_Unpickler_MemoPut` in its
-Modules/_pickle.c): one turned bit can ask for 64 GB of it. `pickletools.genops` finds these numbers too, but decodes all
-that stands around them, which takes several times as long as loading.
+Modules/_pickle.c): one turned bit can ask for 64 GB of it. `pickletools.genops` finds these numbers too, but decodes
+all that stands around them, which takes several times as long as loading.
 """
 
 import pickletools
@@ -49,7 +49,7 @@ def object_numbers(data: bytes) -> Iterator[tuple[int, int]]:
         ValueError: a number is none.
     """
     place, size, run = 0, len(data), _RUN.match
-    while place < size and (place := run(data, place).end()) < size:  # type: ignore[union-attr] - nothing matches, too
+    while place < size and (found := run(data, place)) and (place := found.end()) < size:  # no opcodes are a match too
         code, begin = data[place], place + 1
         if length := _LENGTHS.get(code):
             end = begin + length

@@ -52,7 +52,10 @@ def list_record_files(
         plain = {each.file.name for each in found}
         with open_staged(folder / "records.bin") as target:
             unpacked = {id(each): _unpack(each, plain, target, folder / "records.bin") for each in packed}
-        found = [replace(each, file=unpacked.get(id(each), each.file)) for each in found]
+        found = [
+            replace(each, file=unpacked[id(each)], stored_bytes=None) if id(each) in unpacked else each
+            for each in found
+        ]
     return found
 
 
@@ -77,12 +80,19 @@ def files_of_path(
 ) -> list[RecordFile]:
     """The files at one path, packed as they are; only an archive that is compressed as a whole is unpacked."""
     if path.is_file() and not is_tar(path):
-        return [RecordFile(InputFile(name, path, 0, path.stat().st_size), split, str(path))]
+        size = path.stat().st_size
+        return [RecordFile(InputFile(name, path, 0, size), split, str(path), stored_bytes=size)]
     inputs = list_inputs(path, (*suffixes, ".gz"), staging)
     inputs = [each for each in inputs if each.name.lower().removesuffix(".gz").endswith(suffixes)]
     if not inputs:
         raise UserInputError(f"{path}: holds no {' or '.join(suffixes)} file")
-    return [RecordFile(each, split, str(each.path) if path.is_dir() else f"{path}: {each.name}") for each in inputs]
+    if path.is_dir():
+        return [RecordFile(each, split, str(each.path), stored_bytes=each.size) for each in inputs]
+    size = path.stat().st_size
+    return [
+        RecordFile(each, split, f"{path}: {each.name}", stored_bytes=size if each.path == path else None)
+        for each in inputs
+    ]
 
 
 def _renamed(each: RecordFile, name: str) -> RecordFile:

@@ -146,7 +146,7 @@ def _look_into(
     with io.BufferedReader(Window(stored.file), _BLOCK_BYTES) as stream:
         data, used, ended = _unzipped(cast("BinaryIO", stream), most_bytes, stored.origin)
     file = _put(data, plain_name(stored.file.name), target)
-    return [Head(replace(stored, file=file, cut=not ended), used, packed=True)], True
+    return [Head(replace(stored, file=file, cut=not ended, stored_bytes=None), used, packed=True)], True
 
 
 def _of_archive(

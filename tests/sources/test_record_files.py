@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.sources.files import InputFile
 from matsci_hpc.sources.record_files import distinct_names, list_record_files
-from matsci_hpc.sources.record_index import DamagedFileError, RecordIndex
+from matsci_hpc.sources.record_index import DamagedFileError, RecordIndex, Window
 
 SUFFIXES = (".xyz",)
 
@@ -56,3 +57,9 @@ def test_a_fault_names_the_file_that_people_have(tmp_path):
         with pytest.raises(UserInputError) as caught:
             RecordIndex(files, damaged)
         assert str(caught.value) == f"{shown}: line 1"
+
+
+def test_a_file_that_cannot_be_opened(tmp_path):
+    with pytest.raises(UserInputError, match="none: cannot be read: No such file"):
+        Window(InputFile("none", tmp_path / "none", 0, 5))
+    Window.__new__(Window).close()  # as Python does with one that could not be made
