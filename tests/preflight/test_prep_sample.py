@@ -1,4 +1,6 @@
 import gzip
+import io
+import os
 import pickle
 import tarfile
 
@@ -13,6 +15,7 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.preflight.prep_sample import list_some, sample_preparation
 from matsci_hpc.prepare import prepare
+from matsci_hpc.sources import indexed_records
 from matsci_hpc.sources.extxyz import ExtxyzFrames
 from matsci_hpc.sources.record_heads import MOST_BYTES
 from matsci_hpc.sources.record_source import Extent
@@ -237,3 +240,60 @@ def test_a_target_that_no_database_has(prep_config, tmp_path):
     config = prep_config(source=section("ase_db", tmp_path / "a.db") | {"targets": {"gap": {"key": "gpa"}}})
     with pytest.raises(UserInputError, match=r"no input has anything under 'gpa' \(target gap\); there are number"):
         sample_preparation(config)
+
+
+def put(archive, name, data):
+    """Data as a file in an archive."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("left", [0, 3, 10], ids=["nothing", "a part", "a header that breaks off in a quote"])
+def test_a_table_of_which_only_a_part_of_the_header_is_unpacked(left, prep_config, tmp_path, monkeypatch):
+    write_records("csv", tmp_path / "a.csv", [1] * 5)
+    first = (tmp_path / "a.csv").read_bytes()
+    write_records("csv", tmp_path / "last.csv", [2])
+    (tmp_path / "last.csv").write_bytes((tmp_path / "last.csv").read_bytes().replace(b"id,cif", b'other,"id","cif"', 1))
+    (tmp_path / "last.csv").write_bytes((tmp_path / "last.csv").read_bytes().replace(b"\n000,", b"\n7,777,", 1))
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        put(archive, "a.csv", first)
+        put(archive, "b.csv", first.replace(b"id,cif", b'"id","cif"', 1))
+    monkeypatch.setattr(indexed_records, "MOST_BYTES", 2 * (len(first) + left))
+    config = prep_config(source=section("csv", tmp_path / "a.tar.gz", tmp_path / "last.csv") | {"id_column": "id"})
+    sample = sample_preparation(config)
+    assert (sample.exact, sample.sampled, sample.rejected) == (False, 6, 0)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("extxyz", ".xyz"), ("cif", ".cif")])
+def test_names_in_archives_that_are_not_text(kind, suffix, prep_config, tmp_path, cif_folder):
+    path = tmp_path / "frames.xyz"
+    path.write_text(frames(3))
+    data = path.read_bytes() if kind == "extxyz" else next(cif_folder.rglob("*.cif")).read_bytes()
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        put(archive, os.fsdecode(b"\xff" + suffix.encode()), data)
+    sample = sample_preparation(prep_config(source={"kind": kind, "path": str(tmp_path / "a.tar.gz")}))
+    assert (sample.exact, sample.rejected) == (True, 0)
+
+
+@pytest.mark.parametrize("archives", [1, 20])
+def test_an_archive_whose_first_files_are_small(archives, prep_config, tmp_path):
+    paths = [tmp_path / f"{number}.tar.gz" for number in range(archives)]
+    for path in paths:
+        with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+            for number in range(40):
+                put(archive, f"{number:02d}.xyz", frames(1 if number < 16 else 300).encode())
+    config = prep_config(source={"kind": "extxyz", "path": [str(path) for path in paths]})
+    records = ExtxyzFrames.open_some(config.source, tmp_path / "staging")
+    assert records.extent.inputs == pytest.approx(archives * (16 + 24 * 300), rel=0.05)
+    assert len(records) <= 1024
+
+
+def test_no_more_is_unpacked_than_a_record_may_take(prep_config, tmp_path, monkeypatch):
+    for name, value in {"MOST_BYTES": 1 << 16, "MOST_BYTES_EVER": 1 << 20}.items():
+        monkeypatch.setattr(indexed_records, name, value)
+    (tmp_path / "a.xyz.gz").write_bytes(gzip.compress(b"999999999\nc\n" + b"Cu 0 0 0000\n" * (1 << 18)))
+    config = prep_config(source={"kind": "extxyz", "path": str(tmp_path / "a.xyz.gz")})
+    with pytest.raises(UserInputError, match="no record ends in its first 1 MB"):
+        ExtxyzFrames.open_some(config.source, tmp_path / "staging")
+    assert sum(each.stat().st_size for each in (tmp_path / "staging").rglob("*.bin")) == 1 << 20
