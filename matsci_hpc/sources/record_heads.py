@@ -19,6 +19,7 @@ from matsci_hpc.sources.record_files import (
     is_tar,
     open_staged,
     plain_name,
+    refuse_doubled,
 )
 from matsci_hpc.sources.record_index import RecordFile, RecordIndex, Window
 from matsci_hpc.sources.record_source import Extent
@@ -117,11 +118,16 @@ def list_heads(
         MachineError: reading or unpacking fails.
     """
     stored: list[RecordFile | _Archive] = []
+    listed: list[tuple[Path, list[RecordFile]]] = []
     for name, (split, path) in zip(distinct_names([path for _, path in paths]), paths, strict=True):
         if path.is_file() and is_tar(path) and not is_plain_tar(path):
             stored.append(_Archive(path, split, path.stat().st_size))
+            listed.append((path, []))
         else:
-            stored += files_of_path(path, name, split, suffixes, staging)  # of a folder or a plain archive the names
+            files = files_of_path(path, name, split, suffixes, staging)  # of a folder or a plain archive the names
+            stored += files
+            listed.append((path, files))
+    refuse_doubled(listed)
     chosen = evenly_spread(len(stored), MOST_FILES)
     heads = Heads(whole=len(chosen) == len(stored))
     most = _Most(most_bytes // len(chosen), MOST_RECORDS // len(chosen))
