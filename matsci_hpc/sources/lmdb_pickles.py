@@ -66,7 +66,7 @@ class LmdbEntries(Databases):
         found: list[bytes] = []
         named: list[bytes] = []
         sizes = array("q")
-        most_named = MOST_NAMED if self.config.database is None else 0  # there are none within a named one
+        most_named = 0 if self.config.database else MOST_NAMED  # there are none within a named one
         exact, before = True, stamp(file_of(path))
         with opened(path, self.config.database) as (environment, database, transaction):
             state, count = (transaction.id(), before), transaction.stat(database)["entries"]
@@ -82,11 +82,8 @@ class LmdbEntries(Databases):
                 elif key.isdigit():
                     found.append(bytes(key))
                     sizes.append(len(value))
-        if named and (not found or any(key.isdigit() for key in named)):
-            names = ", ".join(key.decode(errors="backslashreplace") for key in named)
-            raise UserInputError(
-                f"{path}: holds several databases, called {names}; say by source.database which one is meant"
-            )
+        if named and self.config.database is None:
+            raise _choice(path, named, beside=bool(found))
         order = sorted(range(len(found)), key=lambda place: (int(found[place]), found[place]))
         keys = [found[place] for place in order]
         plain = all(key == b"%d" % place for place, key in enumerate(keys))
@@ -112,6 +109,16 @@ class LmdbEntries(Databases):
                 yield Rejected(name, content)
             else:
                 yield Entry(name, f"{database.name}#{shown}", database.split, content, self.config)
+
+
+def _choice(path: Path, named: list[bytes], *, beside: bool) -> UserInputError:
+    """What is to be said of a file with named databases, of which or beside which samples would be left out."""
+    names = ", ".join(key.decode(errors="backslashreplace") for key in named)
+    what = f"a database called {names}" if len(named) == 1 else f"several databases, called {names}"
+    if beside:
+        advice = "say its name by source.database, or '' for the entries beside it"
+        return UserInputError(f"{path}: holds {what}, and entries beside; {advice}")
+    return UserInputError(f"{path}: holds {what}; say by source.database which one is meant")
 
 
 def _last_written(environment: Any) -> int:
