@@ -63,7 +63,7 @@ def opened(path: Path, name: str | None) -> Iterator[tuple[Any, Any, Any]]:
         except (lmdb.NotFoundError, lmdb.IncompatibleError):
             raise UserInputError(f"{path}: source.database: it holds no database called {name!r}") from None
         with environment.begin(db=database) as transaction:
-            flags = database.flags(transaction)  # type: ignore[call-arg] - which older versions ask for
+            flags = database.flags(transaction)  # type: ignore[call-arg]  # older versions ask for it
             if flags["dupsort"]:  # only the first of them would be read, as often as there are any
                 raise UserInputError(f"{path}: its keys may have several values each (dupsort); write it anew without")
             yield environment, database, transaction
