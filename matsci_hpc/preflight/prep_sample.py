@@ -18,7 +18,7 @@ from matsci_hpc.config.sources import FileSource as FileConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.shards.records import Quarantined
 from matsci_hpc.sources.base import FlatSource, Source
-from matsci_hpc.sources.files import InputFile, is_plain_tar, name_fits
+from matsci_hpc.sources.files import InputFile, is_plain_tar, name_fits, readable_name
 from matsci_hpc.sources.record_source import Extent, RecordSource
 from matsci_hpc.sources.registry import open_source, reader_of
 
@@ -139,7 +139,9 @@ def _of_folder(path: Path, suffixes: tuple[str, ...]) -> Listing:
         if name_fits(name, suffixes)
     )
     chosen = [Path(names[i * len(names) // min(SAMPLED, len(names))]) for i in range(min(SAMPLED, len(names)))]
-    some = [InputFile(each.relative_to(path).as_posix(), each, 0, each.stat().st_size) for each in chosen]
+    some = [
+        InputFile(readable_name(each.relative_to(path).as_posix()), each, 0, each.stat().st_size) for each in chosen
+    ]
     return Listing(some, len(names), exact=True, bytes=0.0)
 
 
@@ -168,7 +170,7 @@ def _of_archive(path: Path, folder: Path, limit_s: float, suffixes: tuple[str, .
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes], target: Path) -> InputFile:
     content = archive.extractfile(member)
     data = content.read() if content is not None else b""
-    found = InputFile(member.name, target, file.tell(), len(data))
+    found = InputFile(readable_name(member.name), target, file.tell(), len(data))
     file.write(data)
     file.flush()
     return found
