@@ -57,7 +57,8 @@ class AseRows(Databases):
             try:
                 yield AseRow(name, identifier, database.split, connection.get(id=row))
             except KeyError:
-                raise changed(database.path) from None
+                _refuse_change(database)
+                yield Rejected(name, "not a readable row: it is listed, and is not found by its number")
             except Exception as error:  # noqa: BLE001 - a damaged row raises anything
                 yield Rejected(name, f"not a readable row: {_one_line(error)}")
         if not isinstance(connection, _Loaded):
