@@ -22,7 +22,7 @@ from matsci_hpc.conversion import block_content, read_block
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.prepare import prepare
 from matsci_hpc.shards.writer import shard_image
-from matsci_hpc.sources import cloud_generator, exact_random
+from matsci_hpc.sources import exact_random
 from matsci_hpc.sources.cloud_generator import BLOCK
 from matsci_hpc.sources.symmetry import SymmetrySource
 from matsci_hpc.training.allocator import keep_freed_memory
@@ -68,15 +68,15 @@ def blocks(title: str, settings: dict[str, Any]) -> None:
 def words_of_a_block(source: SymmetrySource) -> int:
     """Random words that the streams of a block's clouds give."""
     drawn = [0]
-    plain = exact_random.words
+    plain = exact_random.mixed
 
-    def counted(stream: Any, place: Any) -> Any:
-        drawn[0] += place.size
-        return plain(stream, place)
+    def counted(word: Any) -> Any:
+        drawn[0] += word.size
+        return plain(word)
 
-    exact_random.words = cloud_generator.words = counted  # type: ignore[attr-defined]
+    exact_random.mixed = counted
     source.block("train", 1)
-    exact_random.words = cloud_generator.words = plain  # type: ignore[attr-defined]
+    exact_random.mixed = plain
     return drawn[0]
 
 

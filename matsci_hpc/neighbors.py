@@ -24,8 +24,10 @@ RULE = "radius, images included, ties at the cutoff are edges (tolerance 1e-4 an
 TIE_TOLERANCE = 1e-4
 """Angstrom."""
 MAX_DEGREE = int(np.iinfo(np.uint16).max)
-MAX_SEARCH = 2e7
-"""Boxes, or images of atoms, that a search may visit: damaged files would take all memory, crystals need 1e5."""
+MAX_BOXES = 2e6
+"""Boxes of the size of the cutoff around all atoms, of 250 bytes each in the search: 0.5 GB, a cube of 125 cutoffs."""
+MAX_IMAGES = 2e7
+"""Images of atoms that a search may visit: damaged files would take all time, crystals need 1e5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def _refuse_endless_search(
 ) -> None:
     """Raise NeighborError where the search would not end within reasonable time and memory."""
     span = np.ptp(position, axis=0)
-    if np.prod(span / radius + 3) > MAX_SEARCH:
+    if np.prod(span / radius + 3) > MAX_BOXES:
         raise NeighborError(f"the atoms are spread over {span.max():.3g} angstrom, too far for this cutoff")
     if not pbc.any():
         return
@@ -123,7 +125,7 @@ def _refuse_endless_search(
     # Columns of the inverse are the reciprocal vectors: a sphere reaches radius * |b| images in each direction.
     inverse = np.linalg.inv(lattice)
     reach = radius * np.linalg.norm(inverse, axis=0) + np.ptp(position @ inverse, axis=0)
-    if len(position) * np.prod((2 * reach + 1)[pbc]) > MAX_SEARCH:
+    if len(position) * np.prod((2 * reach + 1)[pbc]) > MAX_IMAGES:
         raise NeighborError("the cell is so small or so skewed that the cutoff reaches over too many lattice images")
 
 

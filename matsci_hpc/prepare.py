@@ -3,7 +3,8 @@
 A shard holds the usable ones among `shard_size` consecutive inputs, so its content depends on the input and the config
 alone, whoever converts it. Next to each finished shard lies a small record (in OUT/.work) with its checksum, statistics
 and rejected inputs. A restart takes shards whose record and checksum hold as done. When all are done, rank 0 makes the
-index, the quarantine and the manifest from the records and removes OUT/.work.
+index, the quarantine and the manifest from the records and removes OUT/.work; a signal to another rank then comes too
+late to stop anything.
 """
 
 import contextlib

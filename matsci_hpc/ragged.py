@@ -13,3 +13,8 @@ def offsets(counts: NDArray[Integer]) -> NDArray[Integer]:
     starts = np.zeros(len(counts) + 1, dtype=counts.dtype)
     np.cumsum(counts, out=starts[1:])
     return starts
+
+
+def lengths(starts: NDArray[Integer]) -> NDArray[Integer]:
+    """How long each run is, from `offsets`: [runs + 1] to [runs]. numpy's `diff` takes three times as long on few."""
+    return starts[1:] - starts[:-1]

@@ -2,8 +2,8 @@
 
 A rank takes the next block from a counter, so ranks with light blocks take more of them. Heavy blocks are handed out
 first, where the source knows its sizes, so that none is begun when all others are done. A rank that fails, or is asked
-to end by a signal, also while it waits for the others, says so on the board; the others see it between two structures,
-drop their block, and all of them meet and raise one and the same error.
+to end by a signal, also while it waits for the last blocks of the others, says so on the board; the others see it
+between two structures, drop their block, and all of them meet and raise one and the same error.
 """
 
 import socket

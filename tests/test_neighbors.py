@@ -193,6 +193,7 @@ ENDLESS = [
     pytest.param([[0, 0, 0]], [[3, 0, 0], [3e3, 3, 0], [0, 3e3, 3]], PERIODIC, "skewed", id="skewed cell"),
     pytest.param([[0, 0, 0], [4e9, 0, 0]], np.eye(3) * 4, PERIODIC, "spread", id="a billion cells away"),
     pytest.param([[0, 0, 0], [1e5, 1e5, 1e5]], np.zeros((3, 3)), (False,) * 3, "spread", id="molecule blown up"),
+    pytest.param([[0, 0, 0], [4e4, 3, 1e3]], np.diag([5e4, 3, 4e3]), PERIODIC, "spread", id="cell blown up"),
     pytest.param([[0, 0, 0], [1e30, 1e30, 1e30]], np.zeros((3, 3)), (False,) * 3, "spread", id="beyond counting"),
 ]
 

@@ -104,8 +104,12 @@ class Data(Section):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             source = next((each.source for each in self.entries if each.source and each.name == twice), None)
-            what = "use the same random numbers; give each its own seed" if source else "is named twice; name it once"
-            raise ValueError(f"{f'two sources of seed {source.seed}' if source else twice} {what}")
+            if source is None:
+                raise ValueError(f"{twice} is named twice; name it once")
+            raise ValueError(
+                f"two sources of seed {source.seed} use the same random numbers in every split that both have; "
+                "give each its own seed, or one of them the splits of both"
+            )
         return self
 
     @model_validator(mode="after")

@@ -173,8 +173,8 @@ class LmdbSource(KeyedSource):
     kind: Literal["lmdb"]
     trust_pickle: bool = False
     """Whether whoever made the file may run programs on this machine as you: that is what loading a pickle allows."""
-    database: str | None = Field(default=None, min_length=1)
-    """Name of the database within the file, where it holds several. Left out, the entries of the main one are read."""
+    database: str | None = None
+    """Name of the database within the file, where it holds any; '' means the entries beside them."""
     structure_key: str = "structure"
     """Entry with the structure; where there is none, atoms, positions and cell are looked for by their usual names."""
     coordinates: Literal["auto", "cartesian", "fractional"] = "auto"

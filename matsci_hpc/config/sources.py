@@ -1,5 +1,6 @@
 """The `source` section of a preparation: one class for each kind of source."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,8 +42,13 @@ class SymmetryClouds(Section):
 
 
 def clouds_title(seed: int) -> str:
-    """What messages and manifests call symmetry clouds of a seed."""
+    """What messages call symmetry clouds of a seed."""
     return f"symmetry clouds of seed {seed}"
+
+
+def clouds_of_splits(seed: int, splits: Iterable[str]) -> list[str]:
+    """What manifests call the clouds of a seed in each of some splits: these have random numbers in common."""
+    return sorted(f"split {split} of {clouds_title(seed)}" for split in splits)
 
 
 class SymmetrySource(SymmetryClouds):

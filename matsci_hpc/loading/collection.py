@@ -184,7 +184,7 @@ class Collection:
 def _refuse_twice(datasets: list[DataSet | GeneratedData]) -> None:
     """Each sample counts once per epoch, so no data set may be there twice, under whatever path."""
     for found in same_samples((each.name, each.manifest) for each in datasets):
-        if found.certain:
+        if found.refused:
             raise UserInputError(f"data.train: {found.text}; {found.advice}")
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from matsci_hpc import subgroups
 from matsci_hpc.config.generated import GeneratedSymmetry
+from matsci_hpc.config.sources import clouds_of_splits
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.generated_clouds import KeptClouds
 from matsci_hpc.loading.generated_sizes import Numbers, Split, SplitSizes, splits_of
@@ -167,7 +168,7 @@ class GeneratedData:
         no_file = FileRecord(file="", bytes=0, xxh3_128="")
         return Manifest(
             fingerprint=hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
-            generators=[self.name],
+            generators=clouds_of_splits(self.section.seed, self.section.samples),
             counts=Counts(
                 inputs=len(self),
                 samples=len(self),

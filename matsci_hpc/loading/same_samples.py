@@ -8,17 +8,17 @@ from matsci_hpc.shards.manifest import Manifest
 
 
 class SameSamples(NamedTuple):
-    """Two data sets with samples in common.
+    """Two data sets that have samples in common, or may have.
 
     Attributes:
         text: what is the matter.
         advice: what to do.
-        certain: whether they surely have them. Of two prepared from the same clouds each may hold another part.
+        refused: whether no run may use both. Two folders may be different parts of one data set.
     """
 
     text: str
     advice: str
-    certain: bool
+    refused: bool
 
 
 def same_samples(data: Iterable[tuple[str, Manifest]]) -> Iterator[SameSamples]:
@@ -29,11 +29,13 @@ def same_samples(data: Iterable[tuple[str, Manifest]]) -> Iterator[SameSamples]:
     """
     for (name, one), (later, other) in combinations(data, 2):
         if one.fingerprint == other.fingerprint:
-            yield SameSamples(f"{later} holds the same data as {name}", "name it once in data.train", certain=True)
+            yield SameSamples(f"{later} holds the same data as {name}", "name it once in data.train", refused=True)
             continue
-        for generator in sorted(set(one.generators or ()) & set(other.generators or ())):
-            certain = not (one.shards and other.shards)
+        shared = sorted(set(one.generators or ()) & set(other.generators or ()))
+        if shared:
+            refused = not (one.shards and other.shards)
             advice = "leave one out, or give the source another seed"
-            if not certain:
+            if not refused:
                 advice = "leave one out, unless they are different parts of one data set"
-            yield SameSamples(f"{name} and {later} hold the same samples ({generator})", advice, certain)
+            text = f"{name} and {later} may hold the same samples: both draw on {' and '.join(shared)}"
+            yield SameSamples(text, advice, refused)

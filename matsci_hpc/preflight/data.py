@@ -77,7 +77,7 @@ def shard_findings(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 def _same_data(manifests: Mapping[Path, Manifest]) -> Iterator[Finding]:
     for found in same_samples((str(folder), each) for folder, each in manifests.items()):
-        yield Finding("error" if found.certain else "warning", "data", found.text, found.advice)
+        yield Finding("error" if found.refused else "warning", "data", found.text, found.advice)
     cutoffs = {folder: each.neighbors.cutoff_angstrom for folder, each in manifests.items()}
     if len(set(cutoffs.values())) > 1:
         shown = ", ".join(f"{folder} {cutoff:g}" for folder, cutoff in cutoffs.items())

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import os
 import tarfile
 import tempfile
@@ -15,15 +16,16 @@ from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.config.record_sources import FilesSource
 from matsci_hpc.config.sources import FileSource as FileConfig
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.shards.records import Quarantined
 from matsci_hpc.sources.base import FlatSource, Source
-from matsci_hpc.sources.files import InputFile, is_plain_tar, name_fits
+from matsci_hpc.sources.files import InputFile, is_plain_tar, name_fits, readable_name
 from matsci_hpc.sources.record_source import Extent, RecordSource
 from matsci_hpc.sources.registry import open_source, reader_of
 
 SAMPLED = 256
 """Inputs converted."""
 FLAT_SAMPLED = 16_384
-"""Converted of a source that gives whole arrays, but no more than a shard: its first input may cost as much as all."""
+"""Most that are converted of one shard of a source that gives whole arrays: its first input may cost as much as all."""
 SLICE = 16
 """Converted between two looks at the clock."""
 LIMIT_S = 6.0
@@ -65,8 +67,12 @@ class Listing:
     bytes: float
 
 
-def sample_preparation(config: PrepConfig) -> PrepSample:
+def sample_preparation(config: PrepConfig, ranks: int = 1) -> PrepSample:
     """Convert a few inputs in memory.
+
+    Args:
+        config: the preparation.
+        ranks: that share it. The more there are, the fewer neighbouring shards fall to one.
 
     Raises:
         UserInputError: the input cannot be read, the table does not fit it, or none of the few is usable.
@@ -87,8 +93,10 @@ def sample_preparation(config: PrepConfig) -> PrepSample:
         else:
             source = open_source(config, Path(folder))
             extent = Extent(len(source), exact=True)
-        convert_some = _convert_flat if isinstance(source, FlatSource) else _convert
-        sampled, rejected, size, taken_s = convert_some(config, source)
+        if isinstance(source, FlatSource):
+            sampled, rejected, size, taken_s = _convert_flat(config, source, ranks)
+        else:
+            sampled, rejected, size, taken_s = _convert(config, source)
     return PrepSample(
         inputs=extent.inputs,
         exact=extent.exact,
@@ -131,7 +139,9 @@ def _of_folder(path: Path, suffixes: tuple[str, ...]) -> Listing:
         if name_fits(name, suffixes)
     )
     chosen = [Path(names[i * len(names) // min(SAMPLED, len(names))]) for i in range(min(SAMPLED, len(names)))]
-    some = [InputFile(each.relative_to(path).as_posix(), each, 0, each.stat().st_size) for each in chosen]
+    some = [
+        InputFile(readable_name(each.relative_to(path).as_posix()), each, 0, each.stat().st_size) for each in chosen
+    ]
     return Listing(some, len(names), exact=True, bytes=0.0)
 
 
@@ -160,7 +170,7 @@ def _of_archive(path: Path, folder: Path, limit_s: float, suffixes: tuple[str, .
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes], target: Path) -> InputFile:
     content = archive.extractfile(member)
     data = content.read() if content is not None else b""
-    found = InputFile(member.name, target, file.tell(), len(data))
+    found = InputFile(readable_name(member.name), target, file.tell(), len(data))
     file.write(data)
     file.flush()
     return found
@@ -197,22 +207,38 @@ def _convert(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
     return count, len(rejected), size, (time.perf_counter() - start_s) * count / max(count - 1, 1)
 
 
-def _convert_flat(config: PrepConfig, source: Source) -> tuple[int, int, int, float]:
-    """The same for the first shard of a source that preparation asks for whole arrays, not for objects."""
+def _convert_flat(config: PrepConfig, source: Source, ranks: int) -> tuple[int, int, int, float]:
+    """The same for the first shards of a source that preparation asks for whole arrays, not for objects.
+
+    Clouds are drawn by blocks, and a rank keeps the last one: of small shards as many are converted as fall to one rank
+    for each block, since the first of them takes the time of all clouds in it.
+    """
     from matsci_hpc.conversion import convert
     from matsci_hpc.shards.writer import shard_image
+    from matsci_hpc.sources.cloud_generator import BLOCK
     from matsci_hpc.training.allocator import keep_freed_memory
 
     keep_freed_memory()  # as preparation does
     count = min(config.shard_size, len(source), FLAT_SAMPLED)
     # On a copy, which leaves nothing drawn behind: imports and the first use of memory do not count.
     convert(config, copy.copy(source), 0, count, 0)
-    start_s = time.perf_counter()
-    content, rejected = convert(config, source, 0, count, 0)
-    if content is None:
-        raise UserInputError(f"none of {count} inputs is usable, the first because: {rejected[0].reason}")
-    size = len(shard_image(content))
-    return count, len(rejected), size, time.perf_counter() - start_s
+    wanted = math.ceil(min(BLOCK, len(source)) / (count * ranks))
+    stop, size = 0, 0
+    rejected: list[Quarantined] = []
+    times_s = [time.perf_counter()]
+    while len(times_s) <= wanted and times_s[-1] - times_s[0] <= LIMIT_S:
+        start, stop = stop, min(stop + count, len(source))
+        content, more = convert(config, source, start, stop, 0)
+        rejected += more
+        size += 0 if content is None else len(shard_image(content))
+        times_s.append(time.perf_counter())
+    if not size:
+        raise UserInputError(f"none of {stop} inputs is usable, the first because: {rejected[0].reason}")
+    first_s, later_s = times_s[1] - times_s[0], times_s[-1] - times_s[1]
+    shards = len(times_s) - 1
+    # Where the time did not suffice for all shards, those left out take as long as the later ones.
+    taken_s = first_s * shards / wanted + later_s * shards / max(shards - 1, 1) * (wanted - 1) / wanted
+    return stop, len(rejected), size, taken_s
 
 
 def _slices(start: int, stop: int) -> Iterator[tuple[int, int]]:

@@ -132,7 +132,7 @@ def _staged_bytes(config: TrainConfig, subject: Subject) -> int:
 def _preparation(config: PrepConfig, subject: Subject) -> Iterator[Finding]:
     """What needs a few inputs."""
     job = subject.job
-    sample = sample_preparation(config)
+    sample = sample_preparation(config, job.ranks)
     if not isinstance(config.source, SymmetrySource):  # whose number of blocks is looked at without a sample
         yield from block_findings(config, sample.inputs, job.ranks, exact=sample.exact)
     if sample.rejected:

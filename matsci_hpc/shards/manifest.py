@@ -69,7 +69,7 @@ class Manifest(_Strict):
     fingerprint: str
     """Hash of the input and of the config that made the data set."""
     generators: list[str] | None = None
-    """Of synthetic samples, also where they came from other data sets: what drew them, its seed included."""
+    """Of synthetic samples, also where they came from other data sets: what drew them, seed and split included."""
     counts: Counts
     remarks: dict[str, int]
     fields: dict[str, dict[str, str]]

@@ -1,5 +1,6 @@
 """Databases of ASE, in SQLite or JSON."""
 
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +15,7 @@ from matsci_hpc.config.record_sources import AseDbSource as Config
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.sources.databases import Database, Databases, Keys, Listed
 from matsci_hpc.sources.extxyz import from_ase
-from matsci_hpc.sources.files import changed
+from matsci_hpc.sources.files import changed, stamp
 from matsci_hpc.sources.record_heads import MOST_RECORDS
 from matsci_hpc.sources.records import Atoms, RecordError, entry
 from matsci_hpc.structure import Rejected
@@ -37,9 +38,9 @@ class AseRows(Databases):
 
     def list_records(self, path: Path, digest: xxhash.xxh3_128, most: int | None) -> Listed:
         """Row numbers, ascending; those of removed rows are missing."""
+        state = _state(path)  # first, so that a change from here on is seen
         if most is None:
             _hash_file(path, digest)
-        state = _state(path)
         try:
             rows, count = _json_rows(path, most) if _is_json(path) else _sqlite_rows(path, most)
         except Exception as error:  # noqa: BLE001 - a file of anything else raises anything
@@ -56,21 +57,25 @@ class AseRows(Databases):
             try:
                 yield AseRow(name, identifier, database.split, connection.get(id=row))
             except KeyError:
-                raise changed(database.path) from None
+                _refuse_change(database)
+                yield Rejected(name, "not a readable row: it is listed, and is not found by its number")
             except Exception as error:  # noqa: BLE001 - a damaged row raises anything
                 yield Rejected(name, f"not a readable row: {_one_line(error)}")
+        if not isinstance(connection, _Loaded):
+            _refuse_change(database)
 
     @staticmethod
     def _connected(database: Database) -> Any:
-        if _state(database.path) != database.state:
-            raise changed(database.path)
+        _refuse_change(database)
         connection = _connected(database.path)
         if not _is_json(database.path):
             return connection
         try:  # it is read whole for every row that is asked for
-            return _Loaded({row.id: row for row in connection.select()})
+            loaded = _Loaded({row.id: row for row in connection.select()})
         except Exception:  # noqa: BLE001 - it could be read when it was listed
             raise changed(database.path) from None
+        _refuse_change(database)
+        return loaded
 
 
 class AseRow:
@@ -161,17 +166,32 @@ def _sqlite_rows(path: Path, most: int | None) -> tuple[list[tuple[int, int]], i
         return database.execute(query, [-1 if most is None else most]).fetchall(), count
 
 
-def _state(path: Path) -> bytes:
-    """Of SQLite the first 100 bytes, in which every change of the file is counted; of JSON a hash of the whole file."""
-    digest = xxhash.xxh3_128()
+def _state(path: Path) -> object:
+    """Of JSON a hash of the whole file; of SQLite its first 100 bytes, in which every change is counted, and its stamp.
+
+    Raises:
+        UserInputError: it cannot be read, or has changes that are not in the file yet.
+    """
+    if _is_json(path):
+        digest = xxhash.xxh3_128()
+        _hash_file(path, digest)
+        return digest.digest()
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise UserInputError(
+            f"{path}: changes of it are still in {log.name}; end what writes to it, and bring them into the file: "
+            f"sqlite3 {shlex.quote(str(path))} 'PRAGMA wal_checkpoint(TRUNCATE)'"
+        )
     try:
-        if not _is_json(path):
-            with path.open("rb") as file:
-                return file.read(100)
+        with path.open("rb") as file:
+            return file.read(100), stamp(path)
     except OSError as error:
         raise UserInputError(f"{path}: cannot be read: {error.strerror}") from None
-    _hash_file(path, digest)
-    return digest.digest()
+
+
+def _refuse_change(database: Database) -> None:
+    if _state(database.path) != database.state:
+        raise changed(database.path)
 
 
 def _open_sqlite(path: Path) -> sqlite3.Connection:

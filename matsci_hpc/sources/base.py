@@ -55,7 +55,7 @@ class Synthetic(Protocol):
     """A source that can have samples which nothing but a seed tells apart from others."""
 
     generators: tuple[str, ...]
-    """What drew them, its seed included; data sets that name the same one may hold the same samples."""
+    """What drew them, seed and split included; data sets that name the same one may hold the same samples."""
 
 
 @dataclass(frozen=True, slots=True)

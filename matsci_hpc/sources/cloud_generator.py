@@ -11,32 +11,25 @@ from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.ragged import offsets
+from matsci_hpc.ragged import lengths, offsets
 from matsci_hpc.sources import clouds as flat
 from matsci_hpc.sources.cloud_block import CloudBlock
-from matsci_hpc.sources.cloud_drafts import ORDER, ROTATION, Draft, of_radius_one, replaced
+from matsci_hpc.sources.cloud_drafts import ORDER, ROTATION
+from matsci_hpc.sources.cloud_settling import CloudSettling, Unsettled
 from matsci_hpc.sources.clouds import Integers, ranges
 from matsci_hpc.sources.exact_random import ExactRandom, Single, Words, rotations, words
-from matsci_hpc.sources.extra_symmetry import has_extra_symmetry
-from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, crowded_orbits, turned
-from matsci_hpc.sources.symmetry_sieve import suspects
+from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, turned
 
 BLOCK = 4096
 """Samples drawn together. Part of what defines the data: another value gives other samples.
 
 As many as a shard has by default, so that ranks seldom draw the same block for two shards.
 """
-LABEL_TOLERANCE = 1e-3
-"""Angstrom. A cloud that a higher symmetry would describe to this accuracy is drawn again."""
-MAX_ROUNDS = 1024
-"""Times that orbits of a cloud are drawn at most, far more than settings that pass the trial ever need."""
 TRIAL_CLOUDS = 8
 TRIAL_ROUNDS = 128
 """At the start that many of the fullest clouds of every group must come out in that many rounds."""
-VARIANTS = (1, 2, 4, 8, 16)
-"""Variants of a cloud tried in the first rounds, and in all after them. Part of what defines the data."""
 VERSION = 2
-"""Goes up when the same settings give other clouds."""
+"""Goes up when the same settings give other clouds; tests/sources/test_symmetry_version.py pins some of them."""
 
 
 class CloudGenerator:
@@ -85,8 +78,9 @@ class CloudGenerator:
         self.seed = seed
         self.min_distance = min_distance
         self.jitter = jitter
-        self._operations = flat.Operations(groups)
-        self._order = self._operations.order
+        operations = flat.Operations(groups)
+        self._order = operations.order
+        self._settling = CloudSettling(groups, operations, min_distance)
         self._by_order = [GroupsOfOrder(int(order), groups) for order in np.unique(self._order)]
         self._place: Integers = np.empty(len(groups), dtype=np.intp)
         for each in self._by_order:
@@ -114,7 +108,7 @@ class CloudGenerator:
             group[mine], orbits[mine], stream[mine] = choice.group[rows], choice.orbits[rows], choice.stream[rows]
         drawn = self._drawn(group, orbits, stream)
         if self.jitter:
-            atoms = np.diff(drawn.offset)
+            atoms = lengths(drawn.offset)
             noise = np.empty(drawn.position.shape)
             for mine, choice in choices:
                 start = offsets(choice.orbits * self._order[choice.group])
@@ -137,11 +131,15 @@ class CloudGenerator:
         start = offsets(orbits * self._order[group])
         atoms = np.empty((start[-1], 4), dtype=np.float32)
         rotation = rotations(stream, ROTATION)
+        of_order: list[Integers] = []
+        wanted: list[Unsettled] = []
         for groups in self._by_order:
             chosen = np.flatnonzero(self._order[group] == groups.order)
             if len(chosen):
-                clouds = self._settled(groups, self._place[group[chosen]], orbits[chosen], stream[chosen])
-                _put(atoms, start[chosen], clouds, turned(clouds, rotation.take(chosen, axis=2)))
+                of_order.append(chosen)
+                wanted.append(Unsettled(groups, self._place[group[chosen]], orbits[chosen], stream[chosen]))
+        for chosen, clouds in zip(of_order, self._settling.settled(wanted), strict=True):
+            _put(atoms, start[chosen], clouds, turned(clouds, rotation.take(chosen, axis=2)))
         shuffled = _quads(atoms)[_shuffle(stream, start)].view(np.float32).reshape(-1, 4)
         position = np.empty((len(atoms), 3), dtype=np.float32)
         for axis in range(3):  # by columns: copying rows of three takes four times as long
@@ -166,66 +164,7 @@ class CloudGenerator:
         for groups in self._by_order:
             place = np.repeat(np.arange(len(groups.numbers)), TRIAL_CLOUDS)
             most = self._most[groups.numbers[place]]
-            self._settled(groups, place, most, random.streams(len(place)), rounds=TRIAL_ROUNDS)
-
-    def _settled(
-        self, groups: GroupsOfOrder, group: Integers, orbits: Integers, stream: Words, rounds: int = MAX_ROUNDS
-    ) -> OrbitClouds:
-        """Acceptable clouds of radius 1.
-
-        Only the orbits at fault are drawn again: those with an atom too near another one, or all orbits of a
-        cloud with an extra symmetry. Whole clouds would take far longer for many orbits about a high axis.
-        In later rounds few clouds are left; several variants of each are tried at once and the first good one is taken.
-        """
-        start = offsets(orbits)
-        whole = Draft.empty(orbits, stream)
-        pending = np.arange(len(group))
-        result: OrbitClouds | None = None
-        for number in range(rounds):
-            variants = VARIANTS[min(number, len(VARIANTS) - 1)]
-            trial = np.repeat(pending, variants)
-            attempt = number * max(VARIANTS) + np.tile(np.arange(variants), len(pending))
-            draft = whole.redrawn(ranges(start[trial], orbits[trial]), np.repeat(attempt, orbits[trial]))
-            clouds = of_radius_one(groups, group[trial], orbits[trial], draft)
-            crowded = crowded_orbits(clouds, self.min_distance)
-            if variants > 1:
-                bad = np.logical_or.reduceat(crowded, clouds.start[:-1]).reshape(-1, variants)
-                best = np.arange(len(pending)) * variants + bad.argmin(axis=1)
-                columns = ranges(clouds.start[best], orbits[pending])
-                draft, crowded, clouds = draft.chosen(columns), crowded[columns], clouds.chosen(best)
-            faulty = crowded | self._has_extra_symmetry(groups, clouds, crowded)[clouds.cloud]
-            columns = ranges(start[pending], orbits[pending])
-            result = clouds if result is None else replaced(result, columns, clouds)
-            whole.point[:, columns], whole.kind[columns], whole.faulty[columns] = draft.point, draft.kind, faulty
-            pending = pending[np.logical_or.reduceat(faulty, clouds.start[:-1])]
-            if not len(pending):
-                return result
-        raise self._no_room(rounds, groups.numbers[group[pending]], orbits[pending])
-
-    def _has_extra_symmetry(
-        self, groups: GroupsOfOrder, clouds: OrbitClouds, crowded: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
-        """Which clouds without crowded orbits have a symmetry outside their group: [n]."""
-        extra = np.zeros(len(clouds.group), dtype=np.bool_)
-        spacious = np.flatnonzero(~np.logical_or.reduceat(crowded, clouds.start[:-1]))
-        if not len(spacious):
-            return extra
-        rest = clouds if len(spacious) == len(extra) else clouds.chosen(spacious)
-        doubtful = np.flatnonzero(suspects(groups, rest, LABEL_TOLERANCE))
-        if len(doubtful):
-            few = rest.chosen(doubtful)
-            seed = few.seed.T.astype(np.float64)
-            grown = flat.grow(self._operations, groups.numbers[few.group], np.diff(few.start), seed, few.kind)
-            extra[spacious[doubtful]] = has_extra_symmetry(grown, flat.seed_pairs(grown), LABEL_TOLERANCE)
-        return extra
-
-    def _no_room(self, rounds: int, group: Integers, orbits: Integers) -> UserInputError:
-        pairs = dict.fromkeys((self.groups[number], int(k)) for number, k in zip(group, orbits, strict=True))
-        listed = ", ".join(f"{name} ({k} orbits)" for name, k in pairs)
-        return UserInputError(
-            f"no room in {rounds} tries for atoms at least {self.min_distance:g} angstrom apart in {listed}: "
-            "lower min_distance, max_orbits or max_atoms"
-        )
+            self._settling.settled([Unsettled(groups, place, most, random.streams(len(place)))], TRIAL_ROUNDS)
 
 
 class _Choice(NamedTuple):
@@ -264,7 +203,7 @@ def _shuffle(stream: Words, start: Integers) -> Integers:
     The order of the operations would tell the group. The words that are sorted hold cloud, random bits and number
     of the atom, from the highest bits down; a cloud has at most 255 atoms.
     """
-    atoms = np.diff(start)
+    atoms = lengths(start)
     cloud = np.repeat(np.arange(len(atoms), dtype=np.uint64), atoms)
     number = (np.arange(start[-1]) - np.repeat(start[:-1], atoms)).astype(np.uint64)
     random = words(np.repeat(stream, atoms), number + np.uint64(ORDER)) >> np.uint64(32)

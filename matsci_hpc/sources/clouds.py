@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
-from matsci_hpc.ragged import offsets
+from matsci_hpc.ragged import lengths, offsets
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -20,17 +20,37 @@ Integers = NDArray[np.intp]
 
 def ranges(starts: Integers, counts: Integers) -> Integers:
     """The numbers starts[i] .. starts[i] + counts[i] - 1 of every run, one run after the other."""
-    ends = np.cumsum(counts)
+    ends = counts.cumsum()
     total = int(ends[-1]) if len(ends) else 0
-    shift = np.repeat(starts - (ends - counts), counts)
-    return np.asarray(np.arange(total) + shift, dtype=np.intp)
+    shift = (starts - (ends - counts)).repeat(counts)
+    shift += np.arange(total)
+    return np.asarray(shift, dtype=np.intp)
+
+
+def dots(u: Floats, v: Floats) -> Floats:
+    """Scalar products of rows of three, [n, 3] and [n, 3] to [n].
+
+    Sums in a fixed order without fused operations: einsum may round otherwise on another processor, or for other n.
+    """
+    total: Floats = u[:, 0] * v[:, 0]
+    total += u[:, 1] * v[:, 1]
+    total += u[:, 2] * v[:, 2]
+    return total
+
+
+def products(matrices: Floats, vectors: Floats) -> Floats:
+    """Matrices times vectors, [n, 3, 3] and [n, 3] to [n, 3], summed as in `dots`."""
+    image = np.empty(vectors.shape)
+    for row in range(3):
+        image[:, row] = dots(matrices[:, row], vectors)
+    return image
 
 
 def first_maximum(values: NDArray[np.floating], start: Integers) -> Integers:
     """Index into `values` of the largest one of each run; runs are not empty, `start` is [runs + 1]."""
     largest = np.maximum.reduceat(values, start[:-1])
-    hits = np.flatnonzero(values == np.repeat(largest, np.diff(start)))
-    return np.asarray(hits[np.searchsorted(hits, start[:-1])], dtype=np.intp)
+    hits = np.flatnonzero(values == largest.repeat(lengths(start)))
+    return np.asarray(hits[hits.searchsorted(start[:-1])], dtype=np.intp)
 
 
 class Operations:
@@ -87,7 +107,7 @@ def grow(operations: Operations, group: Integers, orbits: Integers, seed: Floats
     orbit_of_atom = np.repeat(np.arange(len(seed)), orbit_order)
     operation = ranges(operations.start[group[orbit_cloud]], orbit_order)
     return Clouds(
-        position=np.einsum("aij,aj->ai", operations.matrix[operation], seed[orbit_of_atom]),
+        position=products(operations.matrix[operation], seed[orbit_of_atom]),
         kind=kind[orbit_of_atom],
         atom_cloud=orbit_cloud[orbit_of_atom],
         atom_start=offsets(orbits * operations.order[group]),
@@ -114,17 +134,17 @@ class SeedPairs:
 
 def seed_pairs(clouds: Clouds) -> SeedPairs:
     """Distances from every seed point to every atom of its cloud, itself included (at distance 0)."""
-    atoms = np.diff(clouds.atom_start)[clouds.orbit_cloud]
+    atoms = lengths(clouds.atom_start)[clouds.orbit_cloud]
     orbit = np.repeat(np.arange(len(atoms)), atoms)
     atom = ranges(clouds.atom_start[clouds.orbit_cloud], atoms)
     # Rows of the seed points repeat, so repeat() with counts is a quarter of the cost of an index array.
     difference = clouds.position[atom]
     difference -= np.repeat(clouds.position[clouds.orbit_atom], atoms, axis=0)
-    return SeedPairs(orbit, atom, np.sqrt(np.einsum("pi,pi->p", difference, difference)))
+    return SeedPairs(orbit, atom, np.sqrt(dots(difference, difference)))
 
 
 def nearest(clouds: Clouds, pairs: SeedPairs) -> Floats:
     """Distance from the atoms of an orbit to the nearest other atom, infinite for a lone atom: [orbits]."""
     apart = np.where(clouds.orbit_atom[pairs.orbit] == pairs.atom, np.inf, pairs.distance)
-    atoms = np.diff(clouds.atom_start)[clouds.orbit_cloud]
+    atoms = lengths(clouds.atom_start)[clouds.orbit_cloud]
     return np.asarray(np.minimum.reduceat(apart, offsets(atoms)[:-1]))

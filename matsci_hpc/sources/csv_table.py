@@ -51,13 +51,16 @@ class CsvTables(IndexedRecords):
 
     def scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:
         """Where rows begin that are not empty."""
+        self.headers.append([])
         lines = _Counted(stream)
         reader = csv.reader(lines, strict=True)
         try:
             with _wide_fields():
                 header = next(reader, [])
+            if file.cut and not lines.ended:
+                raise DamagedFileError("cut off in its header")
             self._check(header, file)
-            self.headers.append(header)
+            self.headers[-1] = header
             begin = lines.bytes
             while True:
                 with _wide_fields():
@@ -111,10 +114,11 @@ class Row:
 
 
 class _Counted:
-    """Lines of a file as text, with the bytes of those given so far."""
+    """Lines of a file as text, with the bytes of those given so far, and whether the last of them has its end."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.bytes = 0
+        self.ended = False
         self._stream = stream
 
     def __iter__(self) -> "_Counted":
@@ -126,6 +130,7 @@ class _Counted:
             raise StopIteration
         text = line.decode("utf-8-sig" if self.bytes == 0 else "utf-8")
         self.bytes += len(line)
+        self.ended = line.endswith(b"\n")
         return text
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from matsci_hpc.sources.record_files import distinct_names
+from matsci_hpc.sources.record_files import distinct_names, refuse_the_same
 from matsci_hpc.sources.record_heads import MOST_FILES, evenly_spread
 from matsci_hpc.sources.record_index import STRIDE, bytes_before
 from matsci_hpc.sources.record_source import Extent, Records
@@ -79,6 +79,7 @@ class Databases(Records):
         self.first = [0]
         digest = xxhash.xxh3_128()
         names = distinct_names([path for _, path in paths])
+        refuse_the_same(self.file_of(path) for _, path in paths)
         for number, (name, (split, path)) in enumerate(zip(names, paths, strict=True)):
             digest.update(repr((name, split)).encode())
             listed = self.list_records(path, digest, share if number in looked_into or share is None else 0)

@@ -5,6 +5,11 @@ library. The rest of a sample comes from a stream of its own, of which any numbe
 SplitMix64 by G. L. Steele, D. Lea and C. H. Flood, Fast splittable pseudorandom number generators, OOPSLA 2014. So a
 sample is the same whether it is drawn alone or among others.
 
+All streams are parts of one sequence of 2^64 words, so two of them may share words. n samples have n^2/2 pairs, each
+with a chance of D / 2^64, where D counts the differences between the places that the two take words from. For symmetry
+clouds of default settings D is about 430, more with redraws: of 20 million, less than one pair is expected to share a
+word at all.
+
 Words become numbers by integer arithmetic, exact scaling, addition, multiplication, division and square roots, which
 IEEE 754 rounds in one way only. Sines, cosines and cube roots are left out: they differ between libraries and widths of
 vectors. So points in a ball come from a cube by rejection, and rotations from two points in a disc.
@@ -50,7 +55,11 @@ class ExactRandom:
         return np.asarray(self._philox.random_raw(count), dtype=np.uint64)
 
     def normal(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Numbers of the standard normal distribution, by numpy's own method."""
+        """Numbers of the standard normal distribution, by numpy's own method.
+
+        The only numbers here that are not exact: numpy takes exponentials and logarithms for some, and may change the
+        method in a release, as a test would notice that pins some of them.
+        """
         return np.random.Generator(self._philox).standard_normal(shape)
 
 
@@ -66,10 +75,16 @@ def words(stream: Words, place: Words) -> Words:
     """
     word: Words = place * GOLDEN
     word += stream + GOLDEN
+    return mixed(word)
+
+
+def mixed(word: Words) -> Words:
+    """The finalizer of SplitMix64, in place."""
+    shifted = np.empty_like(word)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        word ^= word >> np.uint64(shift)
+        word ^= np.right_shift(word, np.uint64(shift), out=shifted)
         word *= np.uint64(factor)
-    word ^= word >> np.uint64(31)
+    word ^= np.right_shift(word, np.uint64(31), out=shifted)
     return word
 
 
@@ -83,27 +98,45 @@ def in_ball(stream: Words, place: Words, dimensions: int) -> Single:
 
     Args:
         stream: uint64 [n].
-        place: uint64 [n], where in the stream the numbers of a point begin; it takes `MOST_TRIES` at most.
+        place: uint64 [n], where in the stream the numbers of a point begin; `MOST_TRIES` of them at most.
         dimensions: 2 or 3.
 
     Returns:
         float32 [dimensions, n].
+
+    Raises:
+        RuntimeError: all numbers of a point lie outside.
     """
-    points = np.empty((dimensions, len(stream)), dtype=np.float32)
-    missing = np.arange(len(stream))
-    for first in range(0, MOST_TRIES, TRIES[dimensions]):
-        tries = np.arange(first, first + TRIES[dimensions], dtype=np.uint64)[:, None]
-        cube = _in_cube(words(stream[missing], place[missing] + tries), dimensions)
+    points: Single | None = None
+    # The state before the first word of each point; the words of a point differ by multiples of GOLDEN from there.
+    state = place * GOLDEN
+    state += stream
+    missing = np.arange(len(state))
+    first = 0
+    while first < MOST_TRIES:
+        last = min(first + _tries(len(state), dimensions), MOST_TRIES)
+        tries = np.arange(first + 1, last + 1, dtype=np.uint64) * GOLDEN
+        first = last
+        cube = _in_cube(mixed(state + tries[:, None]), dimensions)
         inside = squared_norm(cube) < 1
         chosen = inside.argmax(axis=0)
-        columns = np.arange(len(missing))
-        found = inside[chosen, columns]
+        chosen *= len(state)
+        chosen += np.arange(len(state))
+        found = inside.ravel().take(chosen)
+        flat = cube.reshape(dimensions, -1)
+        if points is None:
+            points = flat.take(chosen, axis=1)  # those that lie outside are overwritten
+        else:
+            points[:, missing[found]] = flat.take(chosen[found], axis=1)
         if found.all():
-            points[:, missing] = cube[:, chosen, columns]
-            break
-        points[:, missing[found]] = cube[:, chosen[found], columns[found]]
-        missing = missing[~found]
-    return points
+            return points
+        missing, state = missing[~found], state[~found]
+    raise RuntimeError(f"{len(missing)} of {len(stream)} points: {MOST_TRIES} numbers of a stream all lie outside")
+
+
+def _tries(count: int, dimensions: int) -> int:
+    """Points of the cube to draw at once: of many points few, of few so many that hardly any need more."""
+    return 2 if count > 1000 else TRIES[dimensions]
 
 
 def rotations(stream: Words, place: int) -> NDArray[np.float64]:

@@ -20,12 +20,16 @@ any atom: once from the direction of a, since no atom is farther from the centro
 it, since no atom is farther from its line; once for the atom itself. Six times is allowed, so no symmetry
 within the tolerance escapes; some clouds that are merely close to one are named too, which costs a redraw and
 no more.
+
+Every sum has a fixed order, that of a centroid by the number of its atoms alone. So a cloud gets the same answer
+alone and among others.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matsci_hpc.sources.clouds import Clouds, Floats, Integers, SeedPairs, first_maximum, ranges
+from matsci_hpc.ragged import lengths
+from matsci_hpc.sources.clouds import Clouds, Floats, Integers, SeedPairs, dots, first_maximum, products, ranges
 
 
 def has_extra_symmetry(clouds: Clouds, pairs: SeedPairs, tolerance: float) -> NDArray[np.bool_]:
@@ -40,7 +44,7 @@ def has_extra_symmetry(clouds: Clouds, pairs: SeedPairs, tolerance: float) -> ND
         bool [clouds].
     """
     start, cloud = clouds.atom_start, clouds.atom_cloud
-    centroid = np.add.reduceat(clouds.position, start[:-1]) / np.diff(start)[:, None]
+    centroid = np.add.reduceat(clouds.position, start[:-1]) / lengths(start)[:, None]
     x = clouds.position - centroid[cloud]
     radius = _norm(x)
     first_orbit = first_maximum(radius[clouds.orbit_atom], clouds.orbit_start)
@@ -52,24 +56,24 @@ def has_extra_symmetry(clouds: Clouds, pairs: SeedPairs, tolerance: float) -> ND
     identity = (orbit == first_orbit[which]) & (image == b[which])
     here = _frame(x[a], x[b])[which]
     there = _frame(x[clouds.orbit_atom[orbit]], x[image])
-    turned = np.einsum("cik,cjk->cij", there, here)
+    turned = np.stack([products(there, here[:, row]) for row in range(3)], axis=2)
     # Reflecting in the plane of a and b gives the isometry of the other handedness.
     mirrored = turned - 2 * there[:, :, 2, None] * here[:, None, :, 2]
     isometry = np.concatenate([turned[~identity], mirrored])
     which = np.concatenate([which[~identity], which])
 
-    c = first_maximum(np.abs(np.einsum("ai,ai->a", _cross(x[a], x[b])[cloud], x)), start)
+    c = first_maximum(np.abs(dots(_cross(x[a], x[b])[cloud], x)), start)
     reach = 6 * tolerance
-    moved = np.einsum("cij,cj->ci", isometry, x[c[which]])
+    moved = products(isometry, x[c[which]])
     likely = _lands(clouds, x, moved, clouds.kind[c[which]], which, reach)
     isometry, which = isometry[likely], which[likely]
 
     # A cloud on a line has no frame; it turns about the line.
     extra = np.asarray(_norm(_cross(x[a], x[b])) <= 3 * tolerance * radius[a])
     if len(which):
-        atoms = np.diff(start)[which]
+        atoms = lengths(start)[which]
         atom = ranges(start[which], atoms)
-        moved = np.einsum("cij,cj->ci", np.repeat(isometry, atoms, axis=0), x[atom])
+        moved = products(np.repeat(isometry, atoms, axis=0), x[atom])
         landed = _lands(clouds, x, moved, clouds.kind[atom], np.repeat(which, atoms), reach)
         extra[which[np.logical_and.reduceat(landed, np.cumsum(atoms) - atoms)]] = True
     return extra
@@ -99,11 +103,11 @@ def _lands(
     """Whether each moved atom lies within reach of an atom of the same kind in its cloud: [moved]."""
     if not len(which):
         return np.zeros(0, dtype=np.bool_)
-    atoms = np.diff(clouds.atom_start)[which]
+    atoms = lengths(clouds.atom_start)[which]
     atom = ranges(clouds.atom_start[which], atoms)
     difference = x[atom]
     difference -= np.repeat(moved, atoms, axis=0)
-    close = np.einsum("pi,pi->p", difference, difference) <= reach**2
+    close = dots(difference, difference) <= reach**2
     close &= clouds.kind[atom] == np.repeat(kind, atoms)
     return np.asarray(np.logical_or.reduceat(close, np.cumsum(atoms) - atoms))
 
@@ -114,20 +118,18 @@ def _frame(u: Floats, v: Floats) -> Floats:
     along = u / np.maximum(_norm(u), tiny)[:, None]
     across = _cross(along, v)
     across /= np.maximum(_norm(across), tiny)[:, None]
-    return np.stack([along, _cross(across, along), across], axis=2)
+    frame = np.empty((len(u), 3, 3))
+    frame[:, :, 0], frame[:, :, 1], frame[:, :, 2] = along, _cross(across, along), across
+    return frame
 
 
 def _cross(u: Floats, v: Floats) -> Floats:
     """Vector product of rows; numpy's own takes three times as long on short rows."""
-    return np.stack(
-        [
-            u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1],
-            u[:, 2] * v[:, 0] - u[:, 0] * v[:, 2],
-            u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0],
-        ],
-        axis=1,
-    )
+    across = np.empty(np.broadcast_shapes(u.shape, v.shape))
+    for axis, (one, other) in enumerate(((1, 2), (2, 0), (0, 1))):
+        np.subtract(u[:, one] * v[:, other], u[:, other] * v[:, one], out=across[:, axis])
+    return across
 
 
 def _norm(vectors: Floats) -> Floats:
-    return np.asarray(np.sqrt(np.einsum("ai,ai->a", vectors, vectors)))
+    return np.asarray(np.sqrt(dots(vectors, vectors)))

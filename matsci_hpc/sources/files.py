@@ -51,6 +51,21 @@ class InputFile:
         return data
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file, which tell that another one was put in its place.
+
+    Not its number: file systems that clusters mount by FUSE give a file another one on every node.
+
+    Raises:
+        UserInputError: it is not there, or may not be looked at.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserInputError(f"{path}: cannot be read: {error.strerror}") from None
+    return found.st_size, found.st_mtime_ns
+
+
 def changed(where: Path | str) -> UserInputError:
     """What is to be said of an input that is not what it was when it was listed."""
     return UserInputError(f"{where}: changed while it was read; start again once nothing writes to it any more")
@@ -104,7 +119,7 @@ def _list_folder(path: Path, suffixes: tuple[str, ...]) -> Iterator[InputFile]:
         for name in names:
             file = Path(folder, name)
             if name_fits(name, suffixes) and file.is_file():
-                yield InputFile(_readable(file.relative_to(path).as_posix()), file, 0, file.stat().st_size)
+                yield InputFile(readable_name(file.relative_to(path).as_posix()), file, 0, file.stat().st_size)
 
 
 def _list_archive(path: Path, suffixes: tuple[str, ...], staging: Path) -> list[InputFile]:
@@ -135,7 +150,7 @@ def _resolve(
         name = posixpath.normpath(member.name)
         if member.isfile():
             links.pop(name, None)
-            inputs[name] = InputFile(_readable(name), *place(member), member.size)
+            inputs[name] = InputFile(readable_name(name), *place(member), member.size)
             continue
         inputs.pop(name, None)
         # A hard link names a member, a symbolic link a path from its own folder.
@@ -146,7 +161,7 @@ def _resolve(
         for _ in range(len(links)):
             target = links.get(target, target)
         if target in inputs:
-            inputs[name] = replace(inputs[target], name=_readable(name))
+            inputs[name] = replace(inputs[target], name=readable_name(name))
     return list(inputs.values())
 
 
@@ -164,7 +179,7 @@ def _members(archive: tarfile.TarFile, suffixes: tuple[str, ...]) -> Iterator[ta
             pass  # the checksum of a compressed file stands at its end
 
 
-def _readable(name: str) -> str:
+def readable_name(name: str) -> str:
     """The name as text: bytes that are no UTF-8 are written in hexadecimal."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self
 
+from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.record_files import list_record_files
-from matsci_hpc.sources.record_heads import MOST_BYTES, list_heads
+from matsci_hpc.sources.record_heads import MOST_BYTES, MOST_BYTES_EVER, list_heads
 from matsci_hpc.sources.record_index import RecordFile, RecordIndex
 from matsci_hpc.sources.record_source import Extent, Records
 
@@ -47,7 +48,9 @@ class IndexedRecords(Records):
             if len(found) or not any(each.file.cut for each in heads.found):
                 found.extent = heads.extent(found.index)
                 return found
-            most_bytes *= 8  # no record ends in so little
+            if most_bytes == MOST_BYTES_EVER:
+                raise UserInputError(f"{config.where}: no record ends in its first {most_bytes >> 20} MB")
+            most_bytes = min(8 * most_bytes, MOST_BYTES_EVER)  # no record ends in so little
 
     @abstractmethod
     def scan(self, stream: BinaryIO, file: RecordFile) -> Iterator[int]:

@@ -59,10 +59,13 @@ def opened(path: Path, name: str | None) -> Iterator[tuple[Any, Any, Any]]:
         if file.stat().st_size < pages_bytes:  # reading past the end of a mapped file kills the process
             raise UserInputError(f"{path}: is cut off, {file.stat().st_size:,} of {pages_bytes:,} bytes")
         try:
-            database = environment.open_db(None if name is None else name.encode(), create=False)
+            database = environment.open_db(name.encode() if name else None, create=False)
         except (lmdb.NotFoundError, lmdb.IncompatibleError):
             raise UserInputError(f"{path}: source.database: it holds no database called {name!r}") from None
         with environment.begin(db=database) as transaction:
+            flags = database.flags(transaction)  # type: ignore[call-arg]  # older versions ask for it
+            if flags["dupsort"]:  # only the first of them would be read, as often as there are any
+                raise UserInputError(f"{path}: its keys may have several values each (dupsort); write it anew without")
             yield environment, database, transaction
 
 

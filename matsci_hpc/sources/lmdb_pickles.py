@@ -6,9 +6,7 @@ installed here leaves a hole in its entry, which matters only if the structure o
 
 import io
 import pickle
-import pickletools
 import re
-import warnings
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +21,9 @@ from matsci_hpc.config.record_sources import LmdbSource as Config
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.sources.databases import Database, Databases, Keys, Listed
 from matsci_hpc.sources.extxyz import from_ase
-from matsci_hpc.sources.files import changed
+from matsci_hpc.sources.files import changed, stamp
 from matsci_hpc.sources.lmdb_files import DATABASE_BYTES, MOST_NAMED, databases, file_of, is_database, opened
+from matsci_hpc.sources.pickle_memo import refuse_large_numbers
 from matsci_hpc.sources.pymatgen_structures import from_document, from_pymatgen, is_structure_document
 from matsci_hpc.sources.record_heads import MOST_RECORDS
 from matsci_hpc.sources.records import Atoms, RecordError, entry, one_line
@@ -67,10 +66,10 @@ class LmdbEntries(Databases):
         found: list[bytes] = []
         named: list[bytes] = []
         sizes = array("q")
-        most_named = MOST_NAMED if self.config.database is None else 0  # there are none within a named one
-        exact = True
+        most_named = 0 if self.config.database else MOST_NAMED  # there are none within a named one
+        exact, before = True, stamp(file_of(path))
         with opened(path, self.config.database) as (environment, database, transaction):
-            state, count = transaction.id(), transaction.stat(database)["entries"]
+            state, count = (transaction.id(), before), transaction.stat(database)["entries"]
             for key, value in transaction.cursor():
                 if len(found) == most:
                     exact = False
@@ -83,11 +82,8 @@ class LmdbEntries(Databases):
                 elif key.isdigit():
                     found.append(bytes(key))
                     sizes.append(len(value))
-        if named and (not found or any(key.isdigit() for key in named)):
-            names = ", ".join(key.decode(errors="backslashreplace") for key in named)
-            raise UserInputError(
-                f"{path}: holds several databases, called {names}; say by source.database which one is meant"
-            )
+        if named and self.config.database is None:
+            raise _choice(path, named, beside=bool(found))
         order = sorted(range(len(found)), key=lambda place: (int(found[place]), found[place]))
         keys = [found[place] for place in order]
         plain = all(key == b"%d" % place for place, key in enumerate(keys))
@@ -97,10 +93,13 @@ class LmdbEntries(Databases):
     def read_keys(self, database: Database, keys: Keys) -> "Iterator[Entry | Rejected]":
         """The entries under some keys."""
         chosen = [b"%d" % key if isinstance(key, int) else key for key in keys]
-        with opened(database.path, self.config.database) as (_, _, transaction):
-            state = transaction.id()
+        with opened(database.path, self.config.database) as (environment, _, transaction):
             values = [transaction.get(key) for key in chosen]
-        if state != database.state or None in values:
+            # Looked at afterwards: without a lock, whoever writes may use the pages that are being read.
+            states = [
+                (number, stamp(file_of(database.path))) for number in (transaction.id(), _last_written(environment))
+            ]
+        if states != [database.state] * 2 or None in values:
             raise changed(database.path)
         for key, data in zip(chosen, values, strict=True):
             shown = key.decode(errors="backslashreplace")
@@ -110,6 +109,21 @@ class LmdbEntries(Databases):
                 yield Rejected(name, content)
             else:
                 yield Entry(name, f"{database.name}#{shown}", database.split, content, self.config)
+
+
+def _choice(path: Path, named: list[bytes], *, beside: bool) -> UserInputError:
+    """What is to be said of a file with named databases, of which or beside which samples would be left out."""
+    names = ", ".join(key.decode(errors="backslashreplace") for key in named)
+    what = f"a database called {names}" if len(named) == 1 else f"several databases, called {names}"
+    if beside:
+        advice = "say its name by source.database, or '' for the entries beside it"
+        return UserInputError(f"{path}: holds {what}, and entries beside; {advice}")
+    return UserInputError(f"{path}: holds {what}; say by source.database which one is meant")
+
+
+def _last_written(environment: Any) -> int:
+    """Number of the last transaction that wrote."""
+    return int(environment.info()["last_txnid"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,25 +303,14 @@ def _refuse_hole(found: object) -> None:
 def _unpickled(data: bytes) -> dict[str, Any] | str:
     """An entry, or why there is none."""
     try:
-        _refuse_large_memo(data)
+        refuse_large_numbers(data)
         found = _Unpickler(io.BytesIO(data)).load()  # the config says that the file is trusted
+        if isinstance(found, _Hole):
+            return f"needs the class {found.missing}, which is not installed here"
+        if not isinstance(found, dict | type) and hasattr(found, "to_dict"):
+            found = found.to_dict()
+        elif not isinstance(found, dict | type) and hasattr(found, "__dict__"):
+            found = found.__dict__
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
         return f"not a readable pickle: {one_line(error)[:200]}"
-    if isinstance(found, _Hole):
-        return f"needs the class {found.missing}, which is not installed here"
-    if isinstance(found, dict):
-        return found
-    attributes = getattr(found, "to_dict", lambda: getattr(found, "__dict__", None))()
-    return attributes if isinstance(attributes, dict) else f"a {type(found).__name__}, not a dictionary"
-
-
-def _refuse_large_memo(data: bytes) -> None:
-    """Raise ValueError where a damaged pickle numbers an object beyond what it can hold.
-
-    Python makes a table as long as the largest number: one turned bit can ask for 64 GB of it.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tries to make sense of what stands in texts
-        for opcode, number, place in pickletools.genops(data):
-            if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and (number is None or int(number) > len(data)):
-                raise ValueError(f"object number {number} at byte {place} of {len(data)}")
+    return found if isinstance(found, dict) else f"a {type(found).__name__}, not a dictionary"

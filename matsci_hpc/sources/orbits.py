@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups
-from matsci_hpc.ragged import offsets
+from matsci_hpc.ragged import lengths, offsets
 from matsci_hpc.sources.clouds import Integers, ranges
 from matsci_hpc.sources.exact_random import Single, squared_norm
 from matsci_hpc.subgroups import multiplication_table
@@ -61,7 +61,7 @@ class OrbitClouds:
 
     def chosen(self, clouds: Integers) -> "OrbitClouds":
         """Some of the clouds."""
-        orbits = np.diff(self.start)[clouds]
+        orbits = lengths(self.start)[clouds]
         columns = ranges(self.start[clouds], orbits)
         return OrbitClouds(
             group=self.group[clouds],
@@ -93,7 +93,7 @@ def centroids(groups: GroupsOfOrder, clouds: OrbitClouds) -> Single:
     numpy might choose by the number of clouds: a cloud has the same centroid alone and among others.
     """
     sums = _products(groups.total.take(clouds.group[clouds.cloud], axis=2), clouds.seed)
-    atoms = groups.order * np.diff(clouds.start)
+    atoms = groups.order * lengths(clouds.start)
     return np.asarray(np.add.reduceat(sums, clouds.start[:-1], axis=1) / atoms, dtype=np.float32)
 
 

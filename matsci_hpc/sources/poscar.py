@@ -20,6 +20,10 @@ _NAMED_ELEMENTS = re.compile(r"[A-Z][a-z]?(?:_\w*)?(?:/\w*)?|(?:[A-Z][a-z]?)+")
 """A word of line 6 of VASP 5 and newer: an element, perhaps with the name or hash of its potential, or several."""
 
 
+PLAIN = frozenset({"poscar", "contcar"})
+"""What VASP calls its files."""
+
+
 class PoscarSource(FileSource):
     """POSCAR files in order of their names.
 
@@ -36,8 +40,20 @@ class PoscarSource(FileSource):
     ) -> None:
         self.prefer = prefer
         super().__init__(inputs, table, splits)
-        both = sum(_is_plain(inputs[number].name) and _is_plain(kept) for number, kept in self.doubled.items())
+        self._refuse_other_at_the_top()
+        size = {each.name: each.size for each in inputs}  # an empty one is not taken
+        both = sum(
+            _is_plain(inputs[number].name) and _is_plain(kept) and size[kept] > 0
+            for number, kept in self.doubled.items()
+        )
         self.remarks[f"folders with POSCAR and CONTCAR, whose {prefer.upper()} was taken"] = both
+
+    def _refuse_other_at_the_top(self) -> None:
+        """The files of the folder itself have their names as ids, two of them, and are one structure all the same."""
+        top = [number for number, each in enumerate(self.inputs) if each.name.lower() in PLAIN]
+        top.sort(key=lambda number: (number in self.doubled, self.precedence(self.inputs[number].name)))
+        for number in top[1:]:
+            self.doubled.setdefault(number, self.inputs[top[0]].name)
 
     @classmethod
     def of(cls, config: FileConfig, inputs: list[InputFile], table: PropertyTable, splits: Iterable[str]) -> Self:
@@ -64,7 +80,7 @@ class PoscarSource(FileSource):
 
 def _is_plain(name: str) -> bool:
     """Whether a file is called just POSCAR or CONTCAR, as VASP calls them."""
-    return PurePosixPath(name).name.lower() in {"poscar", "contcar"}
+    return PurePosixPath(name).name.lower() in PLAIN
 
 
 def parse_poscar(data: bytes) -> Atoms:

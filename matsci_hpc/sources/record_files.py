@@ -5,9 +5,11 @@ Compressed files, which cannot be read from the middle, are unpacked once, next 
 
 import gzip
 import io
+import os
 import tarfile
 import zlib
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,18 +43,17 @@ def list_record_files(
         (name, files_of_path(path, name, split, suffixes, folder / str(number)))
         for number, ((split, path), name) in enumerate(zip(paths, names, strict=True))
     ]
-    times = Counter(each.file.name for _, files in listed for each in files)
-    found = [
-        _renamed(each, f"{name}/{each.file.name}") if times[each.file.name] > 1 and name != each.file.name else each
-        for name, files in listed
-        for each in files
-    ]
+    refuse_doubled((path, files) for (_, path), (_, files) in zip(paths, listed, strict=True))
+    found = _named_apart([(str(path), name, files) for (_, path), (name, files) in zip(paths, listed, strict=True)])
     packed = [each for each in found if is_gzip(each.file)]
     if packed:
         plain = {each.file.name for each in found}
         with open_staged(folder / "records.bin") as target:
             unpacked = {id(each): _unpack(each, plain, target, folder / "records.bin") for each in packed}
-        found = [replace(each, file=unpacked.get(id(each), each.file)) for each in found]
+        found = [
+            replace(each, file=unpacked[id(each)], stored_bytes=None) if id(each) in unpacked else each
+            for each in found
+        ]
     return found
 
 
@@ -77,15 +78,79 @@ def files_of_path(
 ) -> list[RecordFile]:
     """The files at one path, packed as they are; only an archive that is compressed as a whole is unpacked."""
     if path.is_file() and not is_tar(path):
-        return [RecordFile(InputFile(name, path, 0, path.stat().st_size), split, str(path))]
+        size = path.stat().st_size
+        return [RecordFile(InputFile(name, path, 0, size), split, str(path), stored_bytes=size)]
     inputs = list_inputs(path, (*suffixes, ".gz"), staging)
     inputs = [each for each in inputs if each.name.lower().removesuffix(".gz").endswith(suffixes)]
     if not inputs:
         raise UserInputError(f"{path}: holds no {' or '.join(suffixes)} file")
-    return [RecordFile(each, split, str(each.path) if path.is_dir() else f"{path}: {each.name}") for each in inputs]
+    if path.is_dir():
+        return [RecordFile(each, split, str(each.path), stored_bytes=each.size) for each in inputs]
+    size = path.stat().st_size
+    return [
+        RecordFile(each, split, f"{path}: {each.name}", stored_bytes=size if each.path == path else None)
+        for each in inputs
+    ]
 
 
-def _renamed(each: RecordFile, name: str) -> RecordFile:
+def refuse_doubled(sources: Iterable[tuple[Path, list[RecordFile]]]) -> None:
+    """Refuse a file that is named in two ways: by itself and by its folder, or by a link.
+
+    Args:
+        sources: paths of a config and the files in them; of an archive the path alone counts.
+
+    Raises:
+        UserInputError: a file would be read more than once.
+    """
+    refuse_the_same(file for path, files in sources for file in _files_in(path, files))
+
+
+def refuse_the_same(files: Iterable[Path]) -> None:
+    """The same for the paths of all files."""
+    seen: dict[str, Path] = {}
+    folders: dict[Path, str] = {}
+    for file in files:
+        if file.is_symlink():
+            real = os.path.realpath(file)
+        else:  # many have the same folder, and to look at every folder above it takes time
+            if file.parent not in folders:
+                folders[file.parent] = os.path.realpath(file.parent)
+            real = f"{folders[file.parent]}/{file.name}"
+        first = seen.setdefault(real, file)
+        if first is not file:
+            also = "" if first == file else f", it is the same file as {first}"
+            raise UserInputError(f"{file}: would be read more than once{also}; name it once in source.path")
+
+
+def _files_in(path: Path, files: list[RecordFile]) -> list[Path]:
+    return [each.file.path for each in files] if path.is_dir() else [path]
+
+
+def _named_apart(listed: list[tuple[str, str, list[RecordFile]]]) -> list[RecordFile]:
+    """The files of all paths, with names of which no two are the same.
+
+    Args:
+        listed: each path, the shortest end that tells it apart, and its files.
+    """
+    times = Counter(each.file.name for _, _, files in listed for each in files)
+    ways: list[Callable[[str, str, RecordFile], str]] = [
+        lambda _, name, each: name if times[each.file.name] > 1 else "",
+        lambda _, name, __: name,  # a longer name may be that of another file
+        lambda path, _, __: path,
+    ]
+    found: list[RecordFile] = []
+    for way in ways:
+        found = [_renamed(each, way(path, name, each), name) for path, name, files in listed for each in files]
+        if len({each.file.name for each in found}) == len(found):
+            break
+    return found
+
+
+def _renamed(each: RecordFile, folder: str, path_name: str) -> RecordFile:
+    """A file by its name in a folder; one that the config names itself is called as its path is."""
+    if not folder:
+        return each
+    name = folder if each.file.name == path_name else f"{folder}/{each.file.name}"
     return replace(each, file=replace(each.file, name=name))
 
 

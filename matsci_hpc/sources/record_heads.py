@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.sources.files import InputFile, is_plain_tar, name_fits
+from matsci_hpc.sources.files import InputFile, is_plain_tar, name_fits, readable_name
 from matsci_hpc.sources.record_files import (
     GZIP,
     STAGED,
@@ -19,16 +19,19 @@ from matsci_hpc.sources.record_files import (
     is_tar,
     open_staged,
     plain_name,
+    refuse_doubled,
 )
 from matsci_hpc.sources.record_index import RecordFile, RecordIndex, Window
 from matsci_hpc.sources.record_source import Extent
 
 MOST_FILES = 16
-"""Files that are looked into, evenly spread."""
+"""Files and archives that are looked into, evenly spread."""
 MOST_RECORDS = 1024
 """Records that are looked at, as many in each file."""
 MOST_BYTES = 1 << 23
 """Bytes that are unpacked at first; more if no record ends in them."""
+MOST_BYTES_EVER = 1 << 28
+"""Bytes in which a record has to end."""
 _BLOCK_BYTES = 1 << 16
 
 
@@ -43,7 +46,7 @@ class Head:
     """
 
     file: RecordFile
-    stored_bytes: int
+    stored_bytes: float
     packed: bool
 
 
@@ -91,6 +94,14 @@ class _Archive:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Most:
+    """Of one file or archive: bytes to unpack, and files to look into."""
+
+    bytes: int
+    files: int
+
+
 def list_heads(
     paths: list[tuple[str | None, Path]], suffixes: tuple[str, ...], staging: Path, most_bytes: int = MOST_BYTES
 ) -> Heads:
@@ -107,17 +118,23 @@ def list_heads(
         MachineError: reading or unpacking fails.
     """
     stored: list[RecordFile | _Archive] = []
+    listed: list[tuple[Path, list[RecordFile]]] = []
     for name, (split, path) in zip(distinct_names([path for _, path in paths]), paths, strict=True):
         if path.is_file() and is_tar(path) and not is_plain_tar(path):
             stored.append(_Archive(path, split, path.stat().st_size))
+            listed.append((path, []))
         else:
-            stored += files_of_path(path, name, split, suffixes, staging)  # of a folder or a plain archive the names
+            files = files_of_path(path, name, split, suffixes, staging)  # of a folder or a plain archive the names
+            stored += files
+            listed.append((path, files))
+    refuse_doubled(listed)
     chosen = evenly_spread(len(stored), MOST_FILES)
     heads = Heads(whole=len(chosen) == len(stored))
+    most = _Most(most_bytes // len(chosen), MOST_RECORDS // len(chosen))
     with open_staged(staging / STAGED / "heads.bin") as target:
         for number, each in enumerate(stored):
             if number in chosen:
-                looked_at, whole = _look_into(each, suffixes, target, most_bytes // len(chosen))
+                looked_at, whole = _look_into(each, suffixes, target, most)
                 packed = any(head.packed for head in looked_at)
                 heads.found += looked_at
                 heads.whole &= whole
@@ -136,56 +153,66 @@ def evenly_spread(count: int, most: int) -> set[int]:
 
 
 def _look_into(
-    stored: RecordFile | _Archive, suffixes: tuple[str, ...], target: io.BufferedWriter, most_bytes: int
+    stored: RecordFile | _Archive, suffixes: tuple[str, ...], target: io.BufferedWriter, most: _Most
 ) -> tuple[list[Head], bool]:
     """Beginnings of one file or of the files in an archive, and whether there are no others."""
     if isinstance(stored, _Archive):
-        return _of_archive(stored, suffixes, target, most_bytes)
+        return _of_archive(stored, suffixes, target, most)
     if not is_gzip(stored.file):
         return [Head(stored, stored.file.size, packed=False)], True
+    begin = target.tell()
     with io.BufferedReader(Window(stored.file), _BLOCK_BYTES) as stream:
-        data, used, ended = _unzipped(cast("BinaryIO", stream), most_bytes, stored.origin)
-    file = _put(data, plain_name(stored.file.name), target)
-    return [Head(replace(stored, file=file, cut=not ended), used, packed=True)], True
+        used, ended = _unzip(cast("BinaryIO", stream), most.bytes, stored.origin, target)
+    file = _written(target, begin, plain_name(stored.file.name))
+    return [Head(replace(stored, file=file, cut=not ended, stored_bytes=None), used, packed=True)], True
 
 
 def _of_archive(
-    archive: _Archive, suffixes: tuple[str, ...], target: io.BufferedWriter, most_bytes: int
+    archive: _Archive, suffixes: tuple[str, ...], target: io.BufferedWriter, most: _Most
 ) -> tuple[list[Head], bool]:
-    heads: list[Head] = []
-    left, before, ended = most_bytes, 0, True
+    """As many files of the beginning of an archive as there are bytes for, and of many some, evenly spread."""
+    found: list[RecordFile] = []
+    first, ended = target.tell(), True
     try:
         with archive.path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r|*") as members:
             for member in members:
                 if not member.isfile() or not name_fits(member.name.lower().removesuffix(".gz"), suffixes):
                     continue
-                origin = f"{archive.path}: {member.name}"
-                content = cast("io.BufferedReader", members.extractfile(member))
-                if content.peek(2)[:2] == GZIP:
-                    data, _, ended = _unzipped(content, left, origin)
-                else:
-                    data = content.read(left)
-                    ended = len(data) == member.size
-                file = RecordFile(_put(data, plain_name(member.name), target), archive.split, origin, cut=not ended)
-                heads.append(Head(file, raw.tell() - before, packed=True))
-                left, before = left - len(data), raw.tell()
-                if not ended or left <= 0 or len(heads) == MOST_FILES:
+                name, begin = readable_name(member.name), target.tell()
+                left = most.bytes - (begin - first)
+                if left <= 0:
                     ended = False
                     break
+                origin = f"{archive.path}: {name}"
+                content = cast("io.BufferedReader", members.extractfile(member))
+                if content.peek(2)[:2] == GZIP:
+                    _, ended = _unzip(content, left, origin, target)
+                else:
+                    ended = _copy(content, left, target) == member.size
+                file = _written(target, begin, plain_name(name))
+                found.append(RecordFile(file, archive.split, origin, cut=not ended))
+                if not ended:
+                    break
+            used = raw.tell()
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise UserInputError(f"{archive.path}: cannot be read: {error}") from None
-    if not heads:
+    if not found:
         raise UserInputError(f"{archive.path}: holds no {' or '.join(suffixes)} file")
-    return heads, ended
+    # How far the archive was read for each file nobody knows: it is read in blocks that hold many.
+    rate = used / max(target.tell() - first, 1)
+    chosen = sorted(evenly_spread(len(found), most.files))
+    heads = [Head(found[number], found[number].file.size * rate, packed=True) for number in chosen]
+    return heads, ended and len(chosen) == len(found)
 
 
-def _unzipped(stream: BinaryIO, most_bytes: int, origin: str) -> tuple[bytes, int, bool]:
-    """The first bytes of a gzip file, how many bytes of it these take, and whether it ends there."""
-    data, used, engine = bytearray(), 0, zlib.decompressobj(wbits=31)
+def _unzip(stream: BinaryIO, most_bytes: int, origin: str, target: io.BufferedWriter) -> tuple[int, bool]:
+    """Unpack the first bytes of a gzip file; how many bytes of it these take, and whether it ends there."""
+    size, used, engine = 0, 0, zlib.decompressobj(wbits=31)
     block = b""
     try:
-        while len(data) < most_bytes and (block := block or stream.read(_BLOCK_BYTES)):
-            data += engine.decompress(block, most_bytes - len(data))
+        while size < most_bytes and (block := block or stream.read(_BLOCK_BYTES)):
+            data = engine.decompress(block, min(most_bytes - size, _BLOCK_BYTES))
+            size += target.write(data)
             left = engine.unconsumed_tail or engine.unused_data
             used += len(block) - len(left)
             block = left
@@ -196,11 +223,18 @@ def _unzipped(stream: BinaryIO, most_bytes: int, origin: str) -> tuple[bytes, in
     ended = not block and not stream.read(1)
     if ended and not engine.eof:
         raise UserInputError(f"{origin}: damaged or cut off, it cannot be unpacked")
-    return bytes(data), used, ended
+    return used, ended
 
 
-def _put(data: bytes, name: str, target: io.BufferedWriter) -> InputFile:
-    begin = target.tell()
-    target.write(data)
+def _copy(stream: BinaryIO, most_bytes: int, target: io.BufferedWriter) -> int:
+    """Copy the first bytes; how many there are."""
+    size = 0
+    while size < most_bytes and (data := stream.read(min(most_bytes - size, _BLOCK_BYTES))):
+        size += target.write(data)
+    return size
+
+
+def _written(target: io.BufferedWriter, begin: int, name: str) -> InputFile:
+    """What was written from a byte on."""
     target.flush()
-    return InputFile(name, Path(target.name), begin, len(data))
+    return InputFile(name, Path(target.name), begin, target.tell() - begin)

@@ -16,7 +16,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from matsci_hpc.errors import MachineError, UserInputError
-from matsci_hpc.sources.files import InputFile, changed
+from matsci_hpc.sources.files import InputFile, changed, stamp
 
 STRIDE = 16
 """Records between two marks."""
@@ -32,12 +32,14 @@ class RecordFile:
         split: that all of them belong to, if the config says so.
         origin: the file that people have, or archive and member, for messages.
         cut: whether `file` breaks off somewhere, and its last record is not to be taken.
+        stored_bytes: of the file or archive that `file` is read from, when it was listed; None of a copy.
     """
 
     file: InputFile
     split: str | None
     origin: str
     cut: bool = False
+    stored_bytes: int | None = None
 
 
 class DamagedFileError(ValueError):
@@ -105,6 +107,9 @@ class RecordIndex:
             MachineError: reading fails.
         """
         for file, begin, end in self._parts(start, stop):
+            each = self.files[file]
+            if each.stored_bytes is not None and stamp(each.file.path)[0] != each.stored_bytes:
+                raise changed(each.origin)  # what was added would be left out
             for piece in range(begin // STRIDE, -(-end // STRIDE)):
                 first = piece * STRIDE
                 wanted = slice(max(begin - first, 0), min(end - first, STRIDE))
@@ -260,5 +265,6 @@ class Window(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file too."""
-        self._file.close()
+        if hasattr(self, "_file"):  # not where it could not be opened
+            self._file.close()
         super().close()

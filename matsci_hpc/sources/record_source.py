@@ -24,7 +24,7 @@ class Extent:
 
     Attributes:
         inputs: records of it.
-        exact: whether they were counted to the end.
+        exact: whether their number is sure; a part may have been looked at all the same.
         unpacked_bytes: of the copy that is needed of what is compressed.
     """
 
@@ -118,7 +118,8 @@ class RecordSource:
     def __init__(self, records: Records, wanted: Wanted, splits: Iterable[str], file_splits: Iterable[str]) -> None:
         self.records, self.wanted = records, wanted
         self.remarks: dict[str, int] = {}
-        found = survey(self._exactly(0, len(records)), wanted, records.where, whole=records.extent.exact)
+        whole = records.extent.exact and len(records) == records.extent.inputs  # all are counted, and all are here
+        found = survey(self._exactly(0, len(records)), wanted, records.where, whole=whole)
         self.unseen = found.unseen
         if len(found.splits) > MAX_SPLITS // 2:
             raise UserInputError(
@@ -169,7 +170,8 @@ class RecordSource:
             if not identifier:
                 raise RecordError(f"no id under {self.wanted.id_key}")
         if number in self.doubled:
-            raise RecordError(f"the id {identifier} is that of input {self.doubled[number]} already")
+            first = f"input {self.doubled[number]}"
+            raise RecordError(f"the id {identifier} is that of {first} already, whether that one is usable or not")
         split = record.split
         if self.wanted.split_key is not None:
             split = label(record, self.wanted.split_key) or split

@@ -52,15 +52,16 @@ def survey(records: Iterable[Record | Rejected], wanted: Wanted, where: str, *, 
     everything = bool(classes or wanted.id_key or wanted.split_key)
     ids: array[int] = array("Q")
     known: list[str] = []
+    readable = False
     reason = ""
     for record in records if unseen or everything else ():
         code = 0
         try:
             if isinstance(record, Rejected):
                 raise RecordError(record.reason)  # noqa: TRY301 - the same for every unreadable record
-            known = known or record.keys()
+            code = _hash(record, wanted.id_key, len(ids))  # first: it is the id of this one, usable or not
+            known, readable = known or record.keys(), True
             unseen -= {key for key in unseen if record.look_up(key) is not None}
-            code = _hash(record, wanted.id_key, len(ids))
             if wanted.split_key is not None:
                 splits.add(label(record, wanted.split_key))
             for name, found in classes.items():
@@ -71,11 +72,12 @@ def survey(records: Iterable[Record | Rejected], wanted: Wanted, where: str, *, 
             ids.append(code)  # one for every record, or the numbers in `doubled` are those of others
         if not unseen and not everything:
             break
-    if unseen and known and whole:
+    if unseen and readable and whole:
         key = min(unseen)
         name = next(name for name, each in wanted.keys.items() if each == key)
+        there = ", ".join(known[:40]) or "no keys"
         raise UserInputError(
-            f"{where}: no input has anything under {key!r} (target {name}); there are {', '.join(known[:40])}"
+            f"{where}: no input has anything under {key!r} (target {name}); there are {there}"
             + (f"; {reason}" if reason else "")
         )
     specs = {

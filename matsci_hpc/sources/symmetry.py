@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matsci_hpc import point_groups, subgroups
-from matsci_hpc.config.sources import SymmetryClouds, clouds_title
+from matsci_hpc.config.sources import SymmetryClouds, clouds_of_splits
 from matsci_hpc.config.sources import SymmetrySource as Config
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.ragged import offsets
@@ -41,7 +41,7 @@ class SymmetrySource:
         splits: their names.
         identity: version of the generator, since the config determines all else.
         remarks: none.
-        generators: the seed; whatever else differs, the clouds of one seed are alike.
+        generators: seed and split; whatever else differs, clouds of the same random numbers are alike.
         generator: draws whole blocks in flat arrays, for uses that need no object per sample.
     """
 
@@ -51,7 +51,7 @@ class SymmetrySource:
         self.splits = tuple(counts)
         self.identity = f"clouds {VERSION}"
         self.remarks: dict[str, int] = {}
-        self.generators = (clouds_title(generator.seed),)
+        self.generators = tuple(clouds_of_splits(generator.seed, counts))
         self.targets = {"point_group": TargetSpec(kind="class", classes=generator.groups)}
         self._last: tuple[str, int, CloudBlock] | None = None
         self._contains = None

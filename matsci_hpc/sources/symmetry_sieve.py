@@ -19,6 +19,7 @@ from a, so that in commutative groups two atoms of A always have such a pair.
 import numpy as np
 from numpy.typing import NDArray
 
+from matsci_hpc.ragged import lengths
 from matsci_hpc.sources.clouds import Integers, first_maximum, ranges
 from matsci_hpc.sources.exact_random import Single, squared_norm
 from matsci_hpc.sources.orbits import GroupsOfOrder, OrbitClouds, centroids
@@ -37,7 +38,7 @@ def suspects(groups: GroupsOfOrder, clouds: OrbitClouds, tolerance: float) -> ND
             symmetry, up to six times the tolerance; such clouds need not be suspects here, and keep their label.
     """
     start, cloud = clouds.start, clouds.cloud
-    orbits = np.diff(start)
+    orbits = lengths(start)
     x: Single = clouds.position - centroids(groups, clouds).take(cloud, axis=1)[:, None]
     squared_radius = squared_norm(x[:, 0])
     orbit_a = first_maximum(squared_radius, start)
@@ -71,13 +72,9 @@ def _farthest(value: Single, start: Integers) -> tuple[Atoms, Single]:
 def _heights(x: Single, a: Single, b: Atoms, cloud: Integers) -> Single:
     """Signed distance of every atom from the plane of the centroid, a and b: [g, K]."""
     beyond = x[:, b[0], b[1]]
-    normal = np.stack(
-        [
-            a[1] * beyond[2] - a[2] * beyond[1],
-            a[2] * beyond[0] - a[0] * beyond[2],
-            a[0] * beyond[1] - a[1] * beyond[0],
-        ]
-    )
+    normal = np.empty_like(a)
+    for axis, (one, other) in enumerate(((1, 2), (2, 0), (0, 1))):
+        np.subtract(a[one] * beyond[other], a[other] * beyond[one], out=normal[axis])
     normal /= np.sqrt(np.maximum(squared_norm(normal), np.finfo(np.float32).tiny))
     normal = normal.take(cloud, axis=1)
     height = x[0] * normal[0]
@@ -95,7 +92,7 @@ def _alike(clouds: OrbitClouds, squared_radius: Single, tolerance: float) -> NDA
     shared[key[1:][key[1:] == key[:-1]] >> 8] = True
     which = np.flatnonzero(shared)
     alike = np.zeros(len(shared), dtype=np.bool_)
-    orbit = ranges(clouds.start[which], np.diff(clouds.start)[which])
+    orbit = ranges(clouds.start[which], lengths(clouds.start)[which])
     partners = clouds.start[clouds.cloud[orbit] + 1] - orbit - 1
     first, second = np.repeat(orbit, partners), ranges(orbit + 1, partners)
     radius = np.sqrt(squared_radius)

@@ -13,6 +13,7 @@ from matsci_hpc.config.loading import dump_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collection import Collection
+from matsci_hpc.loading.generated import GeneratedData
 from matsci_hpc.loading.sanity import checked_batch
 from matsci_hpc.models.registry import Model, build_model
 from matsci_hpc.parallel.communicator import Communicator
@@ -130,9 +131,7 @@ def resume(run: Run) -> None:
             average = run.average
             on_every(run.comm, lambda: average.load(saved_average(Path(chosen))))
         if run.state.data != data:
-            raise UserInputError(
-                f"{chosen}: was trained on other data: the data sets were prepared anew since; use another run_dir"
-            )
+            raise _other_data(chosen, data, run)
         if run.state.step > run.config.steps:
             raise UserInputError(
                 f"steps: {run.config.steps:,}, but {run.config.run_dir} has taken {run.state.step:,}: set steps to "
@@ -147,6 +146,21 @@ def resume(run: Run) -> None:
             run.comm.broadcast(parameter)
     if chosen is None and run.average is not None:
         run.average.load({})
+
+
+def _other_data(checkpoint: str, data: list[str], run: Run) -> UserInputError:
+    """The error of a run whose config is the same and whose data are not; `data` are the fingerprints now."""
+    before = run.state.data
+    changed = [each for each, was, now in zip(run.collection.datasets, before, data, strict=False) if was != now]
+    drawn = [each.name for each in changed if isinstance(each, GeneratedData)]
+    if drawn:
+        return UserInputError(
+            f"{checkpoint}: was trained on other data: this version of the program draws other clouds than the one "
+            f"that began the run ({', '.join(drawn)}); go on with that version, or use another run_dir"
+        )
+    return UserInputError(
+        f"{checkpoint}: was trained on other data: the data sets were prepared anew since; use another run_dir"
+    )
 
 
 def _origin(run: Run, init_from: Path) -> str:

@@ -265,8 +265,22 @@ def source_of(seed, **samples):
 def test_a_source_and_a_folder_of_the_same_clouds_are_refused(prepared):
     folder = str(prepared.datasets[0].folder)
     data = Data.model_validate({"train": [source_of(5, train=20), folder]})
-    with pytest.raises(UserInputError, match=r"seed 5 and .*data hold the same samples .*another seed"):
+    with pytest.raises(UserInputError, match=r"seed 5 and .*data may hold the same samples: .*another seed"):
         open_collection(data)
+
+
+def test_a_source_and_a_folder_of_other_splits_go_together(prepared):
+    """Splits of other names have random numbers of their own, also under one seed."""
+    folder = prepared.datasets[0].folder
+    both = open_collection(Data.model_validate({"train": [source_of(5, more=20), str(folder)]}))
+    assert len(both) == 20 + len(prepared)
+    clouds = {
+        batch.position[a:b].numpy().tobytes()
+        for split, count in (("more", 20), ("train", TRAIN), ("val", VAL))
+        for batch in [collate(both, both.in_split(split, count))]
+        for a, b in itertools.pairwise(batch.atom_pointer.tolist())
+    }
+    assert len(clouds) == len(both)
 
 
 def test_clouds_that_were_cut_anew_are_still_known(prepared, tmp_path):
@@ -282,13 +296,13 @@ def test_clouds_that_were_cut_anew_are_still_known(prepared, tmp_path):
     held_out = cut.in_split("val")[:1]
     name = cut.sample_name(int(held_out[0]))
     assert "(train-" in name
-    with pytest.raises(UserInputError, match=r"seed 5 and .*cut hold the same samples"):
+    with pytest.raises(UserInputError, match=r"seed 5 and .*cut may hold .*: both draw on split train of"):
         open_collection(Data.model_validate({"train": [source_of(5, train=TRAIN), str(tmp_path / "cut")]}))
     assert len(open_collection(Data.model_validate({"train": [source_of(6, train=20), str(tmp_path / "cut")]})))
     # Two folders may be two parts of one data set, which is for `check` to warn of.
     both = Collection([prepared.datasets[0].folder, tmp_path / "cut"])
     (found,) = same_samples((each.name, each.manifest) for each in both.datasets)
-    assert not found.certain
+    assert not found.refused
 
 
 def test_training_and_held_out_samples_of_a_source_are_other_clouds(endless):

@@ -1,7 +1,13 @@
 import gzip
+import io
+import os
+import pickle
 import tarfile
+from types import SimpleNamespace
 
+import lmdb
 import pytest
+from ase.db import connect
 from record_inputs import NAMES, section, write_records
 
 from matsci_hpc.config.loading import load_config
@@ -10,9 +16,11 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.preflight.prep_sample import list_some, sample_preparation
 from matsci_hpc.prepare import prepare
+from matsci_hpc.sources import indexed_records
 from matsci_hpc.sources.extxyz import ExtxyzFrames
 from matsci_hpc.sources.record_heads import MOST_BYTES
 from matsci_hpc.sources.record_source import Extent
+from matsci_hpc.sources.registry import open_source
 from matsci_hpc.sources.symmetry import SymmetrySource
 
 
@@ -42,20 +50,42 @@ def test_foretold_size_is_that_of_the_data_set(prep_config, tmp_path):
     assert sample.bytes_per_input * sample.inputs == pytest.approx(real, rel=0.15)
 
 
-@pytest.mark.parametrize(("samples", "shard_size", "converted"), [(9000, 4096, 4096), (300, 4096, 300), (300, 64, 64)])
-def test_clouds_are_converted_as_preparation_does_it(samples, shard_size, converted, prep_config, monkeypatch):
-    """A whole shard as arrays; an object per sample takes many times as long and is asked for nowhere."""
+@pytest.mark.parametrize(
+    ("samples", "shard_size", "ranks", "converted"),
+    [
+        (9000, 4096, 1, 4096),
+        (300, 4096, 1, 300),
+        (300, 64, 1, 300),
+        (300, 64, 4, 128),
+        (9000, 128, 1, 4096),
+        (9000, 128, 8, 512),
+        (9000, 128, 100, 128),
+        (20_000, 8192, 4, 8192),
+    ],
+)
+def test_clouds_are_converted_as_preparation_does_it(samples, shard_size, ranks, converted, prep_config, monkeypatch):
+    """A rank's shards of a block as arrays; an object per sample takes many times as long and is asked for nowhere."""
     monkeypatch.setattr(SymmetrySource, "read", lambda *_: pytest.fail("asked for objects"))
     config = prep_config(source={"kind": "symmetry", "samples": samples}, shard_size=shard_size)
-    sample = sample_preparation(config)
+    sample = sample_preparation(config, ranks)
     assert (sample.inputs, sample.sampled, sample.rejected) == (samples, converted, 0)
     assert sample.input_s > 0
+
+
+def test_shards_left_out_for_want_of_time_take_as_long_as_the_later_ones(prep_config, monkeypatch):
+    """By the clock the first of 32 shards of a block takes 4 s, the block with it, and each later one 1 s."""
+    clock = SimpleNamespace(perf_counter=iter([0.0, 4.0, 5.0, 6.0, 7.0]).__next__)
+    monkeypatch.setattr("matsci_hpc.preflight.prep_sample.time", clock)
+    config = prep_config(source={"kind": "symmetry", "samples": 4096}, shard_size=128)
+    sample = sample_preparation(config)
+    assert sample.sampled == 4 * 128
+    assert sample.input_s == pytest.approx((4 + 31) / 4096)
 
 
 def test_clouds_that_cannot_be_used(prep_config):
     """Noise of a millimetre: no cloud keeps within what preparation takes."""
     config = prep_config(source={"kind": "symmetry", "samples": 300, "jitter": 1e7})
-    with pytest.raises(UserInputError, match=r"none of 64 inputs is usable"):
+    with pytest.raises(UserInputError, match=r"none of 300 inputs is usable"):
         sample_preparation(config)
 
 
@@ -191,3 +221,102 @@ def test_a_target_that_the_beginning_lacks(prep_config, tmp_path):
     assert sample_preparation(config).unseen == ("gap",)
     short = prep_config(source={"kind": "extxyz", "path": str(path), "targets": {"gap": {"key": "gpa"}}})
     assert sample_preparation(short).unseen == ("gap",)
+
+
+def add_the_target(kind, path):
+    """One more record, the only one that has a value under `gap`."""
+    more = path.with_name(f"more{path.suffix}")
+    if kind == "ase_db":
+        with connect(path) as database:
+            database.update(1100, gap=2.0)
+        return
+    if kind == "lmdb":
+        environment = lmdb.open(str(path), subdir=False, map_size=1 << 28)
+        with environment.begin(write=True) as transaction:
+            content = pickle.loads(transaction.get(b"999"))  # noqa: S301 - the last of them, in the order of LMDB
+            transaction.put(b"999", pickle.dumps(content | {"gap": 2.0}))
+        environment.close()
+        return
+    write_records(kind, more, [1])
+    text = more.read_text()
+    text = text.replace(" id=", " gap=2 id=") if kind == "extxyz" else text.replace('{"id"', '{"gap": 2, "id"')
+    with path.open("a") as file:
+        file.write(text)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NAMES if kind != "csv"])  # which has all columns in every row
+def test_a_target_that_only_the_last_record_has(kind, prep_config, tmp_path):
+    """The count of a database is sure, but that a part of it lacks a target says nothing of the whole."""
+    path = tmp_path / NAMES[kind]
+    write_records(kind, path, [1] * 1100)
+    add_the_target(kind, path)
+    config = prep_config(source=section(kind, path) | {"targets": {"gap": {"key": "gap"}}})
+    sample = sample_preparation(config)
+    assert (sample.unseen, sample.rejected) == (("gap",), 0)
+    source = open_source(config, tmp_path / "staging")
+    assert "gap" in next(source.read(len(source) - 1, len(source))).targets or kind == "lmdb"
+    assert not source.unseen
+
+
+def test_a_target_that_no_database_has(prep_config, tmp_path):
+    write_records("ase_db", tmp_path / "a.db", [1] * 3)
+    config = prep_config(source=section("ase_db", tmp_path / "a.db") | {"targets": {"gap": {"key": "gpa"}}})
+    with pytest.raises(UserInputError, match=r"no input has anything under 'gpa' \(target gap\); there are number"):
+        sample_preparation(config)
+
+
+def put(archive, name, data):
+    """Data as a file in an archive."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("left", [0, 3, 10], ids=["nothing", "a part", "a header that breaks off in a quote"])
+def test_a_table_of_which_only_a_part_of_the_header_is_unpacked(left, prep_config, tmp_path, monkeypatch):
+    write_records("csv", tmp_path / "a.csv", [1] * 5)
+    first = (tmp_path / "a.csv").read_bytes()
+    write_records("csv", tmp_path / "last.csv", [2])
+    (tmp_path / "last.csv").write_bytes((tmp_path / "last.csv").read_bytes().replace(b"id,cif", b'other,"id","cif"', 1))
+    (tmp_path / "last.csv").write_bytes((tmp_path / "last.csv").read_bytes().replace(b"\n000,", b"\n7,777,", 1))
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        put(archive, "a.csv", first)
+        put(archive, "b.csv", first.replace(b"id,cif", b'"id","cif"', 1))
+    monkeypatch.setattr(indexed_records, "MOST_BYTES", 2 * (len(first) + left))
+    config = prep_config(source=section("csv", tmp_path / "a.tar.gz", tmp_path / "last.csv") | {"id_column": "id"})
+    sample = sample_preparation(config)
+    assert (sample.exact, sample.sampled, sample.rejected) == (False, 6, 0)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("extxyz", ".xyz"), ("cif", ".cif")])
+def test_names_in_archives_that_are_not_text(kind, suffix, prep_config, tmp_path, cif_folder):
+    path = tmp_path / "frames.xyz"
+    path.write_text(frames(3))
+    data = path.read_bytes() if kind == "extxyz" else next(cif_folder.rglob("*.cif")).read_bytes()
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        put(archive, os.fsdecode(b"\xff" + suffix.encode()), data)
+    sample = sample_preparation(prep_config(source={"kind": kind, "path": str(tmp_path / "a.tar.gz")}))
+    assert (sample.exact, sample.rejected) == (True, 0)
+
+
+@pytest.mark.parametrize("archives", [1, 20])
+def test_an_archive_whose_first_files_are_small(archives, prep_config, tmp_path):
+    paths = [tmp_path / f"{number}.tar.gz" for number in range(archives)]
+    for path in paths:
+        with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+            for number in range(40):
+                put(archive, f"{number:02d}.xyz", frames(1 if number < 16 else 300).encode())
+    config = prep_config(source={"kind": "extxyz", "path": [str(path) for path in paths]})
+    records = ExtxyzFrames.open_some(config.source, tmp_path / "staging")
+    assert records.extent.inputs == pytest.approx(archives * (16 + 24 * 300), rel=0.05)
+    assert len(records) <= 1024
+
+
+def test_no_more_is_unpacked_than_a_record_may_take(prep_config, tmp_path, monkeypatch):
+    for name, value in {"MOST_BYTES": 1 << 16, "MOST_BYTES_EVER": 1 << 20}.items():
+        monkeypatch.setattr(indexed_records, name, value)
+    (tmp_path / "a.xyz.gz").write_bytes(gzip.compress(b"999999999\nc\n" + b"Cu 0 0 0000\n" * (1 << 18)))
+    config = prep_config(source={"kind": "extxyz", "path": str(tmp_path / "a.xyz.gz")})
+    with pytest.raises(UserInputError, match="no record ends in its first 1 MB"):
+        ExtxyzFrames.open_some(config.source, tmp_path / "staging")
+    assert sum(each.stat().st_size for each in (tmp_path / "staging").rglob("*.bin")) == 1 << 20

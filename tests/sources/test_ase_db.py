@@ -146,3 +146,14 @@ def test_ranks_read_on_their_own(path, tmp_path):
     done = run_on_ranks(2, [program], timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["4", "4"]
+
+
+def test_a_row_that_a_damaged_database_lists_and_does_not_find(tmp_path):
+    with connect(tmp_path / "a.db") as database:
+        for _ in range(2):
+            database.write(bulk("Cu"))
+    rows = AseRows([(None, tmp_path / "a.db")], "a")
+    (database,) = rows.databases
+    lost, found = rows.read_keys(database, [3, 2])
+    assert lost == Rejected("a.db row 3", "not a readable row: it is listed, and is not found by its number")
+    assert not isinstance(found, Rejected)

@@ -132,10 +132,10 @@ def test_a_bad_row_is_one_rejected_input(open_source):
         "table.csv row 2": "column cif is empty",
         "table.csv row 3": reasons["table.csv row 3"],
         "table.csv row 4": "target gap is 'wide', not a number",
-        "table.csv row 5": "the id a is that of input 0 already",
+        "table.csv row 5": "the id a is that of input 0 already, whether that one is usable or not",
         "table.csv row 6": "no id under id",
         "table.csv row 7": "4 fields, and the header names 3",
-        "table.csv row 9": "the id a is that of input 0 already",
+        "table.csv row 9": "the id a is that of input 0 already, whether that one is usable or not",
     }
     assert "no chemical element" in reasons["table.csv row 3"]
 
@@ -189,5 +189,5 @@ def test_a_reason_is_one_line(open_source):
     """Whatever the id in it: a quote that was lost makes ids of many lines."""
     source = open_source(table([("a\nb", ROCK_SALT, "1"), ("a\nb", ROCK_SALT, "2")]), id_column="id")
     assert [each.reason for each in read_all(source) if isinstance(each, Rejected)] == [
-        "the id a b is that of input 0 already"
+        "the id a b is that of input 0 already, whether that one is usable or not"
     ]

@@ -260,3 +260,19 @@ def test_a_real_compressed_file(tmp_path):
     (first,) = source.read(0, 1)
     assert (first.id, first.split, first.targets) == ("mp-10", "train", {"formation_energy": 0.107405})
     assert len(pickle.dumps(source)) < 100_000
+
+
+def test_a_target_where_records_have_no_keys_at_all(tmp_path):
+    (tmp_path / "a.xyz").write_text('1\nLattice="3 0 0 0 3 0 0 0 3"\nCu 0 0 0\n' * 3)
+    with pytest.raises(UserInputError, match=r"no input has anything under 'gap' \(target energy\); there are no keys"):
+        open_source(tmp_path / "a.xyz", tmp_path, targets={"energy": {"key": "gap"}})
+
+
+@pytest.mark.parametrize("before", ["", '1\nLattice="3 0 0 0 3 0 0 0 3" id=k\nCu 0 0 0\n'], ids=["first", "later"])
+def test_an_id_belongs_to_the_first_that_has_it_usable_or_not(before, tmp_path):
+    frames = "".join(f'1\nLattice="3 0 0 0 3 0 0 0 3" id=x\n{symbol} 0 0 0\n' for symbol in ("Qq", "Cu"))
+    (tmp_path / "a.xyz").write_text(before + frames)
+    number = before.count("Cu")
+    *_, damaged, other = read_all(open_source(tmp_path / "a.xyz", tmp_path, id_key="id"))
+    assert isinstance(damaged, Rejected)
+    assert other.reason == f"the id x is that of input {number} already, whether that one is usable or not"

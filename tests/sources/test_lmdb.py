@@ -4,6 +4,7 @@ import types
 
 import lmdb
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ase.build import bulk
@@ -243,11 +244,31 @@ def test_a_file_of_several_databases(several, names):
 
 def test_a_database_beside_the_entries_is_none_of_them(several):
     path = several("metadata", **{"0": ARRAYS, "1": b"48 bytes, as long as what stands for a database."})
-    found, other = read_all(open_source(path))
+    message = r"holds a database called metadata, and entries beside; say its name by source\.database, or '' for the"
+    with pytest.raises(UserInputError, match=message):
+        open_source(path)
+    found, other = read_all(open_source(path, database=""))
     assert isinstance(found, Structure)
     assert "not a readable pickle" in other.reason
+    assert len(read_all(open_source(path, database="metadata"))) == 3
     with pytest.raises(UserInputError, match="it holds no database called '0'"):
         open_source(path, database="0")
+
+
+def test_a_file_of_one_named_database(several):
+    with pytest.raises(UserInputError, match=r"holds a database called train; say by source\.database"):
+        open_source(several("train"))
+
+
+def test_keys_with_several_values(tmp_path):
+    path = tmp_path / "a.lmdb"
+    environment = lmdb.open(str(path), subdir=False, map_size=1 << 24, max_dbs=1)
+    with environment.begin(write=True, db=environment.open_db(b"d", dupsort=True)) as transaction:
+        for value in (b"x", b"y"):
+            transaction.put(b"0", value, dupdata=True)
+    environment.close()
+    with pytest.raises(UserInputError, match=r"its keys may have several values each \(dupsort\); write it anew"):
+        open_source(path, database="d")
 
 
 @pytest.mark.parametrize(
@@ -317,3 +338,12 @@ def test_reasons_say_no_places_in_memory(tmp_path):
     rejected, _ = read_all(open_source(path, targets={"energy": {"key": "energy"}}))
     assert "object" in rejected.reason
     assert "0x" not in rejected.reason
+
+
+def test_objects_that_cannot_say_what_they_hold(tmp_path):
+    """A table of pandas without its state, and a class instead of an object."""
+    entries = {0: b"\x80\x04cpandas\nDataFrame\n)\x81.", 1: pd.Series, 2: pd.Series(ARRAYS), 3: ARRAYS}
+    broken, kind, series, plain = read_all(open_source(write(tmp_path / "a.lmdb", entries)))
+    assert broken.reason.startswith("not a readable pickle: ")
+    assert kind.reason == "a type, not a dictionary"
+    np.testing.assert_array_equal(series.position, plain.position)

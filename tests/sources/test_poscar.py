@@ -149,3 +149,25 @@ def test_every_way_of_breaking_off_gives_a_reason_or_a_sound_structure():
         except UnusableFileError:
             continue
         assert len(number) == len(position) == 2
+
+
+@pytest.mark.parametrize("prefer", ["contcar", "poscar"])
+def test_two_files_of_the_folder_itself_are_one_structure(tmp_path, prefer):
+    for name in ("CONTCAR", "POSCAR", "POSCAR.vasp"):  # the last would have the id of the second
+        (tmp_path / name).write_text(DIRECT)
+    source = PoscarSource.from_config(Config(kind="poscar", path=tmp_path, prefer=prefer), ("train",), tmp_path)
+    found = {each.source: each for each in source.read(0, len(source))}
+    other = {"contcar": "POSCAR", "poscar": "CONTCAR"}[prefer]
+    assert found[prefer.upper()].id == prefer.upper()
+    assert found[other].reason == f"the id is taken by {prefer.upper()}"
+    ids = [each.id for each in found.values() if isinstance(each, Structure)]
+    assert len(set(ids)) == len(ids)
+    assert source.remarks == {f"folders with POSCAR and CONTCAR, whose {prefer.upper()} was taken": 1}
+
+
+def test_a_folder_whose_contcar_is_empty_is_not_counted(tmp_path):
+    for name, text in {"a/CONTCAR": "", "a/POSCAR": DIRECT, "b/CONTCAR": DIRECT, "b/POSCAR": ""}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    source = PoscarSource.from_config(Config(kind="poscar", path=tmp_path), ("train",), tmp_path)
+    assert list(source.remarks.values()) == [1]

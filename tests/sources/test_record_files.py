@@ -3,10 +3,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from record_inputs import NAMES, section, write_records
 
+from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.preflight.prep_sample import sample_preparation
+from matsci_hpc.sources.files import InputFile
 from matsci_hpc.sources.record_files import distinct_names, list_record_files
-from matsci_hpc.sources.record_index import DamagedFileError, RecordIndex
+from matsci_hpc.sources.record_index import DamagedFileError, RecordIndex, Window
+from matsci_hpc.sources.registry import open_source
 
 SUFFIXES = (".xyz",)
 
@@ -56,3 +61,60 @@ def test_a_fault_names_the_file_that_people_have(tmp_path):
         with pytest.raises(UserInputError) as caught:
             RecordIndex(files, damaged)
         assert str(caught.value) == f"{shown}: line 1"
+
+
+def test_a_file_that_cannot_be_opened(tmp_path):
+    with pytest.raises(UserInputError, match="none: cannot be read: No such file"):
+        Window(InputFile("none", tmp_path / "none", 0, 5))
+    Window.__new__(Window).close()  # as Python does with one that could not be made
+
+
+def test_names_that_become_those_of_others(tmp_path):
+    for each in ("p/d1", "p/d2", "q/d1"):
+        put(tmp_path / each / "a.xyz")
+    folders = [tmp_path / each for each in ("p/d1", "p/d2", "q")]
+    assert names(folders, tmp_path) == ["d1/a.xyz", "d2/a.xyz", "q/d1/a.xyz"]
+    for each in ("r/x/d", "s/x/d", "r/y/d"):
+        put(tmp_path / each / "a.xyz")
+    put(tmp_path / "t" / "x" / "x" / "d" / "a.xyz")
+    paths = [tmp_path / each for each in ("r/x/d", "s/x/d", "r/y/d", "t/x")]
+    found = names(paths, tmp_path)
+    assert len(set(found)) == len(found) == 4
+    put(tmp_path / "u" / "q" / "d1" / "a.xyz")
+    found = names([*folders, tmp_path / "u" / "q" / "d1" / "a.xyz"], tmp_path)
+    assert len(set(found)) == len(found) == 4
+
+
+def by_its_folder(file):
+    return {"train": str(file.parent), "test": str(file)}
+
+
+def by_a_link(file):
+    link = file.with_name(f"link{file.suffix}")
+    link.symlink_to(file)
+    return [str(file), str(link)]
+
+
+def by_a_link_to_its_folder(file):
+    link = file.parent.with_name("link")
+    link.symlink_to(file.parent)
+    return [str(file), str(link / file.name)]
+
+
+def by_a_roundabout_path(file):
+    return [str(file), str(file.parent / ".." / file.parent.name / file.name)]
+
+
+@pytest.mark.parametrize("name", [by_its_folder, by_a_link, by_a_link_to_its_folder, by_a_roundabout_path])
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_file_that_is_named_in_two_ways(kind, name, tmp_path):
+    if kind == "ase_db" and name is by_its_folder:
+        pytest.skip("it takes no folders")
+    file = tmp_path / "inputs" / NAMES[kind]
+    file.parent.mkdir()
+    write_records(kind, file, [1, 2])
+    source = section(kind) | {"path": name(file)}
+    config = PrepConfig.model_validate({"source": source, "out": tmp_path / "out", "neighbors": {"cutoff": 3.0}})
+    for read in (lambda: open_source(config, tmp_path / "staging"), lambda: sample_preparation(config)):
+        with pytest.raises(UserInputError, match=r"would be read more than once.*; name it once in source.path"):
+            read()

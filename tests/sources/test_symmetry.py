@@ -8,8 +8,10 @@ from symmetry_detector import count_isometries
 from matsci_hpc import point_groups
 from matsci_hpc.config import sources
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.sources import exact_random
 from matsci_hpc.sources.cloud_drafts import Draft
-from matsci_hpc.sources.cloud_generator import BLOCK, LABEL_TOLERANCE, CloudGenerator
+from matsci_hpc.sources.cloud_generator import BLOCK, CloudGenerator
+from matsci_hpc.sources.cloud_settling import LABEL_TOLERANCE
 from matsci_hpc.sources.clouds import Operations, grow, seed_pairs
 from matsci_hpc.sources.exact_random import MOST_TRIES, ExactRandom, in_ball, rotations, words
 from matsci_hpc.sources.extra_symmetry import has_extra_symmetry
@@ -365,6 +367,21 @@ def test_random_numbers_are_uniform():
     np.testing.assert_allclose(np.quantile(radius**3, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.01)
     np.testing.assert_allclose((ball**2).mean(axis=1), 1 / 5, atol=0.005)
     np.testing.assert_allclose(ball.mean(axis=1), 0.0, atol=0.01)
+
+
+def test_points_take_no_more_numbers_than_are_set_aside(monkeypatch):
+    """With fewer set aside, so that some points find none inside: that is said, and never reads on."""
+    stream, place = streams("few", 2000), np.zeros(2000, dtype=np.uint64)
+    whole = in_ball(stream, place, 3)
+    asked = []
+    plain = exact_random.mixed
+    monkeypatch.setattr(exact_random, "mixed", lambda state: (asked.append(len(state)), plain(state))[1])
+    monkeypatch.setattr(exact_random, "MOST_TRIES", 6)
+    with pytest.raises(RuntimeError, match=r"of 2000 points: 6 numbers of a stream all lie outside"):
+        in_ball(stream, place, 3)
+    assert sum(asked) == 6
+    monkeypatch.setattr(exact_random, "MOST_TRIES", 40)
+    assert in_ball(stream, place, 3).tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("order", [1, 2, 4, 6, 8, 12, 24])

@@ -9,7 +9,8 @@ from pymatgen.symmetry.analyzer import PointGroupAnalyzer
 from symmetry_detector import count_isometries
 
 from matsci_hpc import point_groups
-from matsci_hpc.sources.cloud_generator import LABEL_TOLERANCE, CloudGenerator
+from matsci_hpc.sources.cloud_generator import CloudGenerator
+from matsci_hpc.sources.cloud_settling import LABEL_TOLERANCE
 
 EVERY = point_groups.all_groups(12)
 PER_CLASS = 3

@@ -4,13 +4,20 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 from ranks import run_ranks
 
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.loading.opening import open_collection
+from matsci_hpc.parallel.communicator import SingleProcess
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.prepare import prepare
+from matsci_hpc.sources.cloud_generator import VERSION
 from matsci_hpc.training.run_folder import RunFolder
+from matsci_hpc.training.setup import build_run, resume
 
 pytestmark = pytest.mark.mpi
 
@@ -30,6 +37,12 @@ def prepared(tmp_path_factory):
     )
     prepare(load_config(PrepConfig, folder / "prep.yaml"), World())
     return folder / "data"
+
+
+def run_of(config, *overrides):
+    """What a lone rank trains with."""
+    loaded = load_config(TrainConfig, config, overrides)
+    return build_run(loaded, open_collection(loaded.data), SingleProcess(), torch.device("cpu"))
 
 
 def trained_on(folder) -> Counter:
@@ -71,6 +84,20 @@ def test_an_endless_run_goes_on_with_new_samples_on_another_number_of_ranks(trai
     last, again = (lines(run, "evaluations")[-1] for run in (whole, parts))
     assert last["samples"] == again["samples"] == 40
     assert again["loss"] == pytest.approx(last["loss"], rel=1e-6)
+
+
+def test_clouds_of_another_version_are_not_taken_for_data_prepared_anew(train, config, prepared, monkeypatch):
+    """The same config, and a program that draws other clouds."""
+    run = train("made", 1, f"data.train=[{ENDLESS}]", "steps=3")
+    monkeypatch.setattr("matsci_hpc.loading.generated.VERSION", VERSION + 1)
+    with pytest.raises(UserInputError, match=r"draws other clouds than .* began the run \(symmetry clouds of seed 9\)"):
+        resume(run_of(config, f"run_dir={run}", f"data.train=[{ENDLESS}]"))
+    run = train("shards", 1, f"data.train=[{prepared}]", "steps=3")
+    resume(run_of(config, f"run_dir={run}", f"data.train=[{prepared}]"))
+    anew = run_of(config, f"run_dir={run}", f"data.train=[{prepared}]")
+    anew.state.data = ["0" * 32]
+    with pytest.raises(UserInputError, match="the data sets were prepared anew since"):
+        resume(anew)
 
 
 def test_a_run_says_what_it_was_trained_on(train, config, tmp_path):
