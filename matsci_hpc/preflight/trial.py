@@ -24,7 +24,7 @@ from matsci_hpc.errors import MatsciError
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.divide import evaluation_share
 from matsci_hpc.loading.grouping import resolve_grouping
-from matsci_hpc.loading.loader import Cursor, Division, Loader, StepWork
+from matsci_hpc.loading.loader import Cursor, Division, Loader
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import COST, Plan
 from matsci_hpc.loading.sanity import checked_batch
@@ -36,8 +36,8 @@ from matsci_hpc.telemetry.recorder import private_bytes
 from matsci_hpc.training.evaluation import BATCH_COST, BATCHES_PER_LOOK
 from matsci_hpc.training.initial_encoder import choose_origin
 from matsci_hpc.training.ipex import load_ipex
+from matsci_hpc.training.lone_step import accumulate_gradients, update_parameters
 from matsci_hpc.training.setup import Run, build_run
-from matsci_hpc.training.tasks import local_losses
 
 MIN_STEPS = 3
 """Measured whatever time they take, after a first one that does not count."""
@@ -142,7 +142,8 @@ def _take_steps(run: Run, gradients: FlatGradients, ranks: int, limit_s: float) 
     with Loader(run.collection, plan, Cursor(0, 0, 0), MAX_STEPS, division, COST) as loader:
         start_s = last_s = time.perf_counter()
         for number, work in enumerate(loader):
-            _step(run, work, gradients)
+            accumulate_gradients(run, gradients, work.batches, work.target_counts)
+            update_parameters(run, gradients)
             now_s = time.perf_counter()
             if number == 0:
                 found.first_s, start_s = now_s - last_s, now_s
@@ -155,20 +156,6 @@ def _take_steps(run: Run, gradients: FlatGradients, ranks: int, limit_s: float) 
             if len(found.times_s) >= MIN_STEPS and now_s - start_s > limit_s:
                 break
     return found
-
-
-def _step(run: Run, work: StepWork, gradients: FlatGradients) -> None:
-    """What a rank does in a step, but for the exchange with the others."""
-    gradients.zero()
-    for part in work.batches:
-        losses = local_losses(run.tasks, run.model, run.precision.cast(part), work.target_counts, run.precision)
-        total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
-        if total.requires_grad:
-            total.backward()  # type: ignore[no-untyped-call]
-    norm = gradients.norm()
-    if run.config.optimizer.clip_norm is not None:
-        gradients.clip(norm, run.config.optimizer.clip_norm)
-    run.optimizer.step()
 
 
 def _evaluate(run: Run, ranks: int) -> Evaluation:

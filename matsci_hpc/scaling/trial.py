@@ -21,7 +21,6 @@ from torch.nn import Parameter
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import MatsciError
-from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.divide import micro_batches
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.permutation import Numbers
@@ -37,8 +36,8 @@ from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.gradient_order import in_backward_order
 from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.kernels import decide_kernel
+from matsci_hpc.training.lone_step import accumulate_gradients, update_parameters
 from matsci_hpc.training.setup import Run, build_run
-from matsci_hpc.training.tasks import local_losses
 
 FEWEST = 3
 """Steps of every size that are measured, whatever time they take."""
@@ -107,17 +106,14 @@ class _Stepper:
         run, batch_config = self.run, self.run.config.batch
         costs = COST.of(run.collection.atoms(share), run.collection.edges(share))
         parts = micro_batches(costs, batch_config.micro_batches, batch_config.micro_cost)
+        targets = {task.name: max(1, int(run.collection.present(task.name, share).sum())) for task in run.tasks}
         start_s = time.perf_counter()
         batches = [checked_batch(run.collection, share[part]) for part in parts]
         ready_s = time.perf_counter()
-        self._backward(batches, share)
+        accumulate_gradients(run, self.gradients, batches, targets)
         finish_work(run.precision.device)
         computed_s = time.perf_counter()
-        norm = self.gradients.norm()
-        if bool(torch.isfinite(norm)):
-            if run.config.optimizer.clip_norm is not None:
-                self.gradients.clip(norm, run.config.optimizer.clip_norm)
-            run.optimizer.step()
+        update_parameters(run, self.gradients)
         finish_work(run.precision.device)
         end_s = time.perf_counter()
         if counts:
@@ -129,18 +125,6 @@ class _Stepper:
             whole = [each if each > ready_s else computed_s for each in self._whole_s]
             self.found.left.append([max(computed_s - each, 0.0) / (computed_s - ready_s) for each in whole])
         return end_s - ready_s
-
-    def _backward(self, batches: Sequence[Batch], share: Numbers) -> None:
-        run = self.run
-        targets = {task.name: max(1, int(run.collection.present(task.name, share).sum())) for task in run.tasks}
-        self.gradients.zero()
-        for part in batches:
-            losses = local_losses(run.tasks, run.model, run.precision.cast(part), targets, run.precision)
-            total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
-            if total.requires_grad:
-                total.backward()  # type: ignore[no-untyped-call]
-            for loss in losses.values():
-                loss.item()
 
 
 def run_trial(config: TrainConfig, ranks: Sequence[int], limit_s: float) -> Steps:
