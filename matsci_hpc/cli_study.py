@@ -49,7 +49,7 @@ for command in (plan_study, run_study, submit_study, collect_study):
     "columns",
     multiple=True,
     metavar="NAME=THEIRS",
-    help="Call a column of FILE ranks, throughput, time_s, nodes or repeat; may be repeated.",
+    help="Call a column of FILE ranks, throughput, throughput_unit, time_s, nodes or repeat; may be repeated.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the bootstrap of the intervals.")
 def report(

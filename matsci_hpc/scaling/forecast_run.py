@@ -13,17 +13,14 @@ import numpy as np
 
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
-from matsci_hpc.doctor.surroundings import host_name
-from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.errors import MachineError
 from matsci_hpc.loading.opening import open_collection
-from matsci_hpc.parallel.device import visible_devices
-from matsci_hpc.parallel.measurements import Measurement, measurements_path, read_measurements
 from matsci_hpc.preflight.measured import result_of, trial_environment
+from matsci_hpc.scaling.choose_links import choose_links
 from matsci_hpc.scaling.communication import Algorithm, Network
 from matsci_hpc.scaling.exposure import Bucket
-from matsci_hpc.scaling.fabrics import FABRICS
 from matsci_hpc.scaling.loads import for_ranks, look_at_loads
-from matsci_hpc.scaling.networks import Layout, Links, fabric_links, measured_links
+from matsci_hpc.scaling.networks import Layout, Links
 from matsci_hpc.scaling.prediction import Prediction, Storage, predict
 from matsci_hpc.scaling.recorded import Recorded, recorded_cost
 from matsci_hpc.scaling.step_cost import StepCost, fit_line
@@ -103,7 +100,13 @@ def forecast_run(question: Question) -> Forecast:
     base = question.ranks[0]
     configs = [for_ranks(config, ranks, base, weak=question.weak) for ranks in question.ranks]
     per_node = question.ranks_per_node or _ranks_per_node(config)
-    links = _links(question, config, nodes=-(-question.ranks[-1] // per_node))
+    layout = Layout(
+        message_bytes=1e6 * config.parallel.bucket_mb,
+        algorithm=question.algorithm,
+        ports=question.ports,
+        nodes=-(-question.ranks[-1] // per_node),
+    )
+    links = choose_links(config, layout, question.comm, question.fabrics)
     recorded = recorded_cost(question.runs, config) if question.runs else None  # mistakes show before a trial
     cost = _step_cost(question, config, per_node, recorded)
     collection = open_collection(config.data)
@@ -132,76 +135,6 @@ def _ranks_per_node(config: TrainConfig) -> int:
     if job.ranks is not None and isinstance(job.nodes, int):
         return -(-job.ranks // job.nodes)
     return max(1, len(os.sched_getaffinity(0)) // (job.cpus_per_rank or 1))
-
-
-def _links(question: Question, config: TrainConfig, *, nodes: int) -> Links:
-    """Of the fabrics that are named, else as measured here, else, on one node, of its memory; a named file comes first.
-
-    Raises:
-        UserInputError: the file holds nothing that fits, or nothing is known of the network between nodes.
-    """
-    named = config.parallel.backend
-    backend = None if named in {"auto", "none"} else named
-    layout = Layout(1e6 * config.parallel.bucket_mb, question.algorithm, question.ports)
-    found: Links | None = None
-    others = ""
-    if question.comm is not None:
-        found = measured_links(_measured_in(question.comm, config), backend, layout, question.fabrics)
-        if found is None:
-            of = "" if backend is None else f" of {backend}"
-            raise UserInputError(f"--comm {question.comm}: holds no measurement{of} on several ranks")
-    elif not question.fabrics:
-        path = measurements_path()
-        kept, _ = read_measurements(path)
-        here = (_device(config), host_name(os.environ))
-        fitting = [each for each in kept if (each.key.device, each.key.host) == here]
-        found = measured_links(fitting, backend, layout)
-        if len(fitting) < len(kept):
-            others = f", or take by --comm what was measured on another machine, as in {path}"
-    if found is None:
-        found = fabric_links(question.fabrics)
-    if nodes > 1 and found.between is None:
-        known = ", ".join(name for name, each in FABRICS.items() if not each.within_node)
-        raise UserInputError(
-            f"{nodes:,} nodes, and nothing is known of the network between them: name it by --fabric ({known}), or "
-            f"measure it in a job on several nodes by `srun matsci-hpc doctor --comm`{others}"
-        )
-    return found
-
-
-def _device(config: TrainConfig) -> str:
-    """Type of device that the run computes on, as far as it can be told here."""
-    return next(iter(visible_devices()), "cpu") if config.device == "auto" else config.device
-
-
-def _measured_in(path: Path, config: TrainConfig) -> list[Measurement]:
-    """What a file that is named holds of the run's device, of this machine if there is any, else of the only other one.
-
-    Raises:
-        UserInputError: there is no such file, or none of its measurements fits, or it is not clear which.
-    """
-    if not path.exists():
-        raise UserInputError(f"--comm {path}: no such file; `matsci-hpc doctor --comm` makes one in a job")
-    known, trouble = read_measurements(path)
-    if trouble is not None:
-        raise UserInputError(trouble)
-    if config.device == "auto":  # a run elsewhere may have GPUs that are not here
-        devices = {each.key.device for each in known}
-        device = next(iter(devices)) if len(devices) == 1 else _device(config)
-    else:
-        device = config.device
-    fitting = [each for each in known if each.key.device == device]
-    if not fitting:
-        raise UserInputError(f"--comm {path}: holds no measurement of tensors on {device}")
-    hosts = sorted({each.key.host for each in fitting})
-    here = host_name(os.environ)
-    host = here if here in hosts else hosts[0]
-    if host != here and len(hosts) > 1:
-        raise UserInputError(
-            f"--comm {path}: holds measurements of several machines ({', '.join(hosts)}), and this one is {here}: "
-            "leave those of one machine in it"
-        )
-    return [each for each in fitting if each.key.host == host]
 
 
 def _step_cost(question: Question, config: TrainConfig, per_node: int, recorded: Recorded | None) -> StepCost:

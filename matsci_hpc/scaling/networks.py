@@ -50,11 +50,13 @@ class Layout:
         message_bytes: size of a bucket of gradients.
         algorithm: by which the ranks are taken to have summed; None: by the quickest for each size.
         ports: of a node.
+        nodes: of the largest run.
     """
 
     message_bytes: float
     algorithm: Algorithm | None = None
     ports: int = 1
+    nodes: int = 1
 
 
 def fabric_names(names: Sequence[str]) -> tuple[str | None, str | None]:
@@ -98,8 +100,8 @@ def measured_links(
 
     Args:
         measurements: from the file of `matsci-hpc doctor --comm`, of one kind of machine.
-        backend: that counts; None for the one that was measured on several nodes, if any, on the most ranks, and of
-            those the quickest for such messages.
+        backend: that counts; None for the one that was measured on one node or several, as the prediction is for, on
+            the most ranks, and of those the quickest for such messages.
         layout: of the prediction. Links between nodes are those with which as many ports as it has take what was
             measured.
         fabrics: from the table, for links that were not measured.
@@ -109,7 +111,8 @@ def measured_links(
     """
     inner, outer = fabric_names(fabrics)
     known = [each for each in measurements if each.key.ranks > 1 and backend in {None, each.key.backend}]
-    chosen = _best([each for each in known if each.key.nodes > 1] or known, layout.message_bytes)
+    wanted = [each for each in known if (each.key.nodes > 1) == (layout.nodes > 1)]
+    chosen = _best(wanted or known, layout.message_bytes)
     if chosen is None:
         return None
     known = [each for each in known if _road(each) == _road(chosen)]

@@ -1,15 +1,13 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.parallel.measurements import Key, Measurement, Point, keep_measurement, read_measurements
-from matsci_hpc.scaling import forecast_run
+from matsci_hpc.scaling.choose_links import choose_links
 from matsci_hpc.scaling.communication import Network, all_reduce_time
 from matsci_hpc.scaling.fabrics import FABRICS
-from matsci_hpc.scaling.forecast_run import Question
 from matsci_hpc.scaling.networks import Layout, fabric_links, measured_links
 
 
@@ -79,9 +77,12 @@ def test_both_links_are_of_one_backend():
         measurement(8, 1, bandwidth=1e11, backend="nccl"),
         measurement(16, 4, bandwidth=1e10, backend="nccl"),
     ]
-    links = measured_links(known, None, Layout(1e6))
+    links = measured_links(known, None, Layout(1e6, nodes=4))
     assert "gloo" not in links.source
     assert links.source.count("nccl measured on") == 2
+    one_node = measured_links(known, None, Layout(1e6))
+    assert one_node.source.startswith("gloo measured on 64 ranks")
+    assert one_node.between is None
 
 
 def test_the_table_fills_in_what_was_not_measured():
@@ -102,11 +103,10 @@ def asked(tmp_path, monkeypatch):
     keys = {"run_dir": "run", "data": {"train": ["data"]}, "steps": 1, "batch": {"graphs": 8}, "device": "cpu"}
     config = TrainConfig.model_validate(keys)
 
-    def links(kept, *, nodes=1, comm=False, **question):
+    def links(kept, *, nodes=1, comm=False, fabrics=()):
         for each in kept:
             assert keep_measurement(path, each) is None
-        comm = path if comm else None
-        return forecast_run._links(Question(Path("c.yaml"), (), (2,), comm=comm, **question), config, nodes=nodes)
+        return choose_links(config, Layout(1e6, nodes=nodes), path if comm else None, fabrics)
 
     return links
 
@@ -133,6 +133,10 @@ def test_a_named_fabric_comes_before_what_was_measured_but_a_named_file_first(as
     named = asked([], nodes=2, comm=True, fabrics=("hdr",))
     assert named.source.startswith("gloo measured on 8 ranks")
     assert "shared-memory" not in named.source
+    one_node = asked([], fabrics=("hdr",))
+    assert (one_node.source, one_node.between) == ("shared-memory (table, not measured)", None)
+    with pytest.raises(UserInputError, match="--fabric hrd: unknown"):
+        asked([], fabrics=("hrd",))
 
 
 def test_the_most_ranks_and_the_quickest_backend_count():
