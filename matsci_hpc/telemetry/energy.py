@@ -27,8 +27,13 @@ class EnergyMeter:
         self.cpu = f"RAPL: {', '.join(rapl.names)}" if isinstance(rapl, Rapl) else rapl
         self.gpu = f"NVML: {gpu.name}" if isinstance(gpu, GpuEnergy) else gpu
 
+    @property
+    def reads_processors(self) -> bool:
+        """Whether this rank reads the counters of its node, and `tick` has something to do."""
+        return self._rapl is not None
+
     def tick(self) -> None:
-        """To be called at every step."""
+        """To be called often, in whatever the run does: it costs a look at the clock, unless it is time to read."""
         if self._rapl is not None:
             try:
                 self._rapl.tick()

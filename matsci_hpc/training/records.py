@@ -35,6 +35,8 @@ class RunRecords:
             "cpu": _by_ranks(texts_of_all(run.comm, self._meter.cpu)),
             "gpu": _by_ranks(texts_of_all(run.comm, self._meter.gpu)),
         }
+        if self._meter.reads_processors:
+            run.comm.activity.on_tick = self._meter.tick  # evaluations and checkpoints may outlast a counter
         about = {"hosts": _by_ranks(hosts), "energy": energy}
         on_first(run.comm, lambda: note_in_provenance(run.folder, about))
         self._files = RunFiles(run, life, hosts) if run.comm.rank == 0 else None
@@ -45,12 +47,17 @@ class RunRecords:
 
         To be called before the ranks exchange gradients: once a checkpoint holds the step, every rank has noted it.
         """
-        self._meter.tick()
         if self._samples is not None:
             numbers = work.samples.tolist()
             cursor = work.cursor
             self._samples.append(
-                {"step": cursor.step + 1, "epoch": cursor.epoch, "life": self._life, "samples": numbers}
+                {
+                    "step": cursor.step + 1,
+                    "epoch": cursor.epoch,
+                    "life": self._life,
+                    "rollbacks": self._run.state.rollbacks,
+                    "samples": numbers,
+                }
             )
 
     def log_step(self, work: StepWork, found: dict[str, Any], clock: StepClock) -> None:
@@ -113,6 +120,11 @@ class RunRecords:
         }
         self._files.add_evaluation({**where, **seen, "life": self._life, "rollbacks": state.rollbacks, **result})
         print(f"held out at step {state.step}: {in_words(result)}", flush=True)
+
+    def note_rollback(self) -> None:
+        """The run has gone back to the step of its state."""
+        if self._files is not None:
+            self._files.go_back(self._run.state.step, self._run.state.rollbacks)
 
     def close(self) -> None:
         """See to it that everything is on disk; errors as of `JsonLines.close`."""

@@ -8,7 +8,10 @@ import pytest
 import torch
 from ranks import run_ranks
 from safetensors.torch import load_file
+from sink_logs import read_mlflow, read_tensorboard, read_wandb
 
+from matsci_hpc.analysis.records import read_run
+from matsci_hpc.telemetry.rank_lines import BYTES_PER_RANK
 from matsci_hpc.whole_files import file_checksum
 
 pytestmark = pytest.mark.mpi
@@ -125,6 +128,15 @@ def test_a_checkpoint_of_the_format_before_is_gone_on_from(copy_of_whole, lines)
     assert (run / "checkpoints/step-000022/average.safetensors").exists()
 
 
+def gone_back_to(run: Path, step: int) -> None:
+    """As if the run had been killed when this was its newest checkpoint."""
+    assert (run / f"checkpoints/step-{step:06d}").is_dir()
+    for path in (run / "checkpoints").glob("step-*"):
+        if int(path.name[5:]) > step:
+            shutil.rmtree(path)
+    (run / "DONE").unlink()
+
+
 SPIKY = ("steps=30", "spikes={window: 10, threshold: 1, before: 4, on_spike: rollback, rollback: {limit: 2}}")
 
 
@@ -174,14 +186,64 @@ def test_a_run_that_was_killed_after_a_rollback_ends_the_same(train, lines):
     whole = train("whole", 2, *SPIKY)
     killed = train("killed", 2, *SPIKY)
     event = next(line for line in lines(whole, "dynamics") if "rollback" in line)
-    for path in (killed / "checkpoints").glob("step-*"):
-        shutil.rmtree(path)
-    (killed / "DONE").unlink()
-    assert event["step"] > 0
+    gone_back_to(killed, event["step"])
     result = run_ranks(2, "train", killed / "config.yaml")
     assert result.returncode == 0, result.stderr
     mine, theirs = last(killed), last(whole)
     assert all(torch.equal(mine[name], value) for name, value in theirs.items())
+    again, once = read_run(killed), read_run(whole)
+    assert len(lines(killed, "dynamics")) > len(lines(whole, "dynamics"))
+    assert without_life(again.spikes) == without_life(once.spikes)
+    assert without_life(again.rollbacks) == without_life(once.rollbacks)
+    assert without_life(again.dynamics) == without_life(once.dynamics)
+
+
+def test_the_logs_of_other_programs_follow_a_rollback(train, monkeypatch):
+    for name in ("tensorboard", "mlflow", "wandb"):
+        pytest.importorskip(name)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run = train("run", 1, *SPIKY, "log_every=2", "records.sinks=[mlflow,wandb,tensorboard]")
+    found = read_run(run)
+    assert len(found.rollbacks) == 2
+    losses = {line["step"]: line["loss"] for line in found.steps}
+    held_out = {line["step"]: line["loss"] for line in found.evaluations}
+    for name, read in (("mlflow", read_mlflow), ("wandb", read_wandb), ("tensorboard", read_tensorboard)):
+        log = read(run / name)
+        assert dict(log["train/loss"]) == pytest.approx(losses, rel=1e-6), name
+        assert dict(log["val/loss"]) == pytest.approx(held_out, rel=1e-6), name
+        assert dict(log["train/rollbacks"])[30] == 2, name
+
+
+def test_records_of_the_course_given_up_are_taken_back(train, lines):
+    bound = f"records.ranks_mb={30 * 1 * BYTES_PER_RANK / 4 / 1e6}"
+    run = train("run", 1, *SPIKY, bound, "dynamics.every_steps=2", "record_samples=true")
+    found = read_run(run)
+    (first, second) = found.rollbacks
+    assert {first["spike_step"], second["spike_step"]} <= {line["step"] for line in found.spikes}
+    courses = [(0, first["step"]), (first["step"], second["step"]), (second["step"], 30)]
+    if second["step"] < first["step"]:
+        courses = [(0, second["step"]), (0, 0), (second["step"], 30)]
+    belongs = {step: number for number, (start, end) in enumerate(courses) for step in range(start + 1, end + 1)}
+    for line in [*found.steps, *found.dynamics]:
+        assert line["rollbacks"] == belongs[line["step"]]
+    assert all(line["update_norm"] is not None for line in found.dynamics)
+    # Four steps a line, none missing and none twice, and each the sum of its own steps.
+    assert [line["step"] for line in found.ranks] == [4, 8, 12, 16, 20, 24, 28, 30]
+    graphs = {line["step"]: line["edges"] for line in found.steps}
+    for before, line in zip([0, 4, 8, 12, 16, 20, 24, 28], found.ranks, strict=True):
+        assert (line["first_step"], line["steps"]) == (before + 1, line["step"] - before)
+        assert line["edges"] == [sum(graphs[step] for step in range(before + 1, line["step"] + 1))]
+    taken = [json.loads(line) for line in (run / "samples/rank-00000.jsonl").read_text().splitlines()]
+    assert {line["rollbacks"] for line in taken} == {0, 1, 2}
+
+
+def test_the_best_checkpoint_is_kept_for_the_course_that_is_taken_up_again(train, lines):
+    run = train("run", 1, *SPIKY, "checkpoint={every_steps: 5, keep: 2}", "evaluate.every_steps=2")
+    assert len(read_run(run).rollbacks) == 2
+    state = json.loads((max((run / "checkpoints").glob("step-*")) / "state.json").read_text())["run"]
+    best = min(read_run(run).evaluations, key=lambda line: line["loss"])
+    assert (state["best_step"], state["best_loss"]) == (best["step"], best["loss"])
+    assert (run / "checkpoints" / f"step-{best['step']:06d}").is_dir()
 
 
 def test_the_same_samples_again_at_a_lower_rate(train, lines):

@@ -11,6 +11,7 @@ from ranks import mpirun, run_command, run_ranks
 from sink_logs import read_mlflow, read_tensorboard, read_wandb
 
 from matsci_hpc.analysis.records import read_lines, read_run, valid_steps
+from matsci_hpc.telemetry.rank_lines import BYTES_PER_RANK
 
 pytestmark = pytest.mark.mpi
 
@@ -77,7 +78,7 @@ def test_records_and_sinks_go_on_after_a_kill_without_repeating_a_step(train_in,
     run = tmp_path / "run"
     sinks = "records.sinks=[tensorboard,mlflow,wandb]"
     # Lines of ranks.jsonl of four steps each, off the grid of the checkpoints.
-    bound = f"records.ranks_mb={(20 * 2 * 120 / 4) / 1e6}"
+    bound = f"records.ranks_mb={(20 * 2 * BYTES_PER_RANK / 4) / 1e6}"
     train_in(run, 2, sinks, bound)
     (run / "DONE").unlink()
     for path in (run / "checkpoints").iterdir():  # as if killed at the end, with step 15 as its newest checkpoint
