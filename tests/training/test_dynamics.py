@@ -237,13 +237,34 @@ def test_records_of_the_course_given_up_are_taken_back(train, lines):
     assert {line["rollbacks"] for line in taken} == {0, 1, 2}
 
 
-def test_the_best_checkpoint_is_kept_for_the_course_that_is_taken_up_again(train, lines):
-    run = train("run", 1, *SPIKY, "checkpoint={every_steps: 5, keep: 2}", "evaluate.every_steps=2")
-    assert len(read_run(run).rollbacks) == 2
-    state = json.loads((max((run / "checkpoints").glob("step-*")) / "state.json").read_text())["run"]
-    best = min(read_run(run).evaluations, key=lambda line: line["loss"])
-    assert (state["best_step"], state["best_loss"]) == (best["step"], best["loss"])
-    assert (run / "checkpoints" / f"step-{best['step']:06d}").is_dir()
+def test_every_checkpoint_that_a_run_may_go_back_to_has_its_best_one_beside_it(train):
+    run = train("run", 1, *SPIKY, "checkpoint={every_steps: 5, keep: 3}", "evaluate.every_steps=3")
+    assert read_run(run).rollbacks
+    best = {
+        int(path.name[5:]): json.loads((path / "state.json").read_text())["run"]["best_step"]
+        for path in (run / "checkpoints").glob("step-*")
+    }
+    assert best[25] == 24  # which neither is among the newest nor the best of all
+    assert set(best.values()) <= best.keys()
+
+
+def test_a_best_checkpoint_that_is_gone_is_not_waited_for(train):
+    plain = train("plain", 1, "steps=30", "evaluate.every_steps=24", "checkpoint={every_steps: 5, keep: 30}")
+    gone_back_to(plain, 25)
+    shutil.rmtree(plain / "checkpoints/step-000024")
+    newest = plain / "checkpoints/step-000025"
+    state = json.loads((newest / "state.json").read_text())
+    assert state["run"]["best_step"] == 24
+    state["run"]["best_loss"] = 0.0  # which none reaches again
+    (newest / "state.json").write_text(json.dumps(state))
+    sums = json.loads((newest / "checksums.json").read_text())
+    (newest / "checksums.json").write_text(json.dumps(sums | {"state.json": file_checksum(newest / "state.json")}))
+    result = run_ranks(1, "train", plain / "config.yaml", *SPIKY[1:])
+    assert result.returncode == 0, result.stderr
+    (event, *_) = read_run(plain).rollbacks
+    assert event["step"] == 25
+    state = json.loads((plain / "checkpoints/step-000030/state.json").read_text())["run"]
+    assert state["best_step"] == 30
 
 
 def test_the_same_samples_again_at_a_lower_rate(train, lines):
