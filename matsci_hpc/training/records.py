@@ -35,8 +35,6 @@ class RunRecords:
             "cpu": _by_ranks(texts_of_all(run.comm, self._meter.cpu)),
             "gpu": _by_ranks(texts_of_all(run.comm, self._meter.gpu)),
         }
-        if self._meter.reads_processors:
-            run.comm.activity.on_tick = self._meter.tick  # evaluations and checkpoints may outlast a counter
         about = {"hosts": _by_ranks(hosts), "energy": energy}
         on_first(run.comm, lambda: note_in_provenance(run.folder, about))
         self._files = RunFiles(run, life, hosts) if run.comm.rank == 0 else None
