@@ -111,7 +111,7 @@ def test_energy_per_graph_is_that_of_the_steps_whose_energy_is_known(tmp_path):
     write_lines(run_dir / "metrics.jsonl", lines)
     ((_, total, each),) = _energy(read_run(run_dir))
     assert total == "480\N{NARROW NO-BREAK SPACE}J"
-    assert each == "0.5 J per graph"
+    assert each == "0.500 J per graph"
 
 
 def test_states_and_restarts(tmp_path):

@@ -214,7 +214,7 @@ def test_the_logs_of_other_programs_follow_a_rollback(train, monkeypatch):
         assert dict(log["train/rollbacks"])[30] == 2, name
 
 
-def test_records_of_the_course_given_up_are_taken_back(train, lines):
+def test_records_of_the_course_given_up_are_taken_back(train):
     bound = f"records.ranks_mb={30 * 1 * BYTES_PER_RANK / 4 / 1e6}"
     run = train("run", 1, *SPIKY, bound, "dynamics.every_steps=2", "record_samples=true")
     found = read_run(run)
