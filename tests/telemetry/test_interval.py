@@ -72,10 +72,7 @@ def test_waiting_for_others_makes_no_straggler():
     assert find_stragglers(interval, interval.cost(30.0, None), 1.2) == {}
 
 
-def test_records_of_rank_0_make_no_straggler():
-    """They stand in no phase, so that only the whole step is longer."""
-    interval = table(4, total=[9.0, 4.0, 4.0, 4.0])
-    assert find_stragglers(interval, interval.cost(30.0, None), 1.2) == {}
+def test_time_that_is_skipped_is_other_time():
     clock = StepClock()
     clock.start()
     clock.lap("data")

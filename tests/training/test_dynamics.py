@@ -2,11 +2,12 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from ranks import run_ranks
+from ranks import mpirun, run_command, run_ranks
 from safetensors.torch import load_file
 from sink_logs import read_mlflow, read_tensorboard, read_wandb
 
@@ -265,6 +266,30 @@ def test_a_best_checkpoint_that_is_gone_is_not_waited_for(train):
     assert event["step"] == 25
     state = json.loads((plain / "checkpoints/step-000030/state.json").read_text())["run"]
     assert state["best_step"] == 30
+
+
+# Checkpoints lie on a disk that takes its time over every file.
+SLOW_DISK = """\
+import time
+from matsci_hpc import cli
+from matsci_hpc.training import checkpoint
+original = checkpoint.file_checksum
+def slow(path, *arguments):
+    time.sleep(1.5)
+    return original(path, *arguments)
+checkpoint.file_checksum = slow
+cli.main()
+"""
+
+
+def test_a_slow_look_for_a_checkpoint_is_no_hang(config, tmp_path):
+    program = tmp_path / "slow.py"
+    program.write_text(SLOW_DISK)
+    spikes = "spikes={window: 10, threshold: 1, on_spike: rollback, rollback: {limit: 1, back_steps: 4}}"
+    words = [program, "train", config, f"run_dir={tmp_path / 'run'}", "steps=30", spikes, "parallel.timeout_s=4"]
+    result = run_command(mpirun(2, sys.executable, *words))
+    assert result.returncode == 0, result.stderr
+    assert read_run(tmp_path / "run").rollbacks
 
 
 def test_the_same_samples_again_at_a_lower_rate(train, lines):
