@@ -120,7 +120,6 @@ class Stepper:
         moved = not self.watch.rolls_back and self._update(work, found, norm)
         self.clock.lap("optimizer")
         self.dynamics.after_move(work, found, noise, moved=moved)
-        self.clock.skip()
         return found, bool(stops > 0)
 
     def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> bool:

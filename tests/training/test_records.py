@@ -34,12 +34,15 @@ SLOW_RECORDS = """\
 import time
 from matsci_hpc import cli
 from matsci_hpc.training import dynamics_records
-original = dynamics_records.DynamicsRecords.after_move
-def slow(self, *arguments, **options):
-    if self._lines is not None:
-        time.sleep(0.5)
-    return original(self, *arguments, **options)
-dynamics_records.DynamicsRecords.after_move = slow
+def slowed(original):
+    def slow(self, *arguments, **options):
+        if self._lines is not None:
+            time.sleep(0.3)
+        return original(self, *arguments, **options)
+    return slow
+for name in ("before_move", "after_move"):
+    kind = dynamics_records.DynamicsRecords
+    setattr(kind, name, slowed(getattr(kind, name)))
 cli.main()
 """
 
