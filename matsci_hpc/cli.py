@@ -93,6 +93,7 @@ def train(config: Path, overrides: tuple[str, ...]) -> dict[str, object]:
     from matsci_hpc.training.loop import train as run_training
 
     outcome = run_training(checked, signals)
+    signals.ignore()
     info = discover(os.environ)
     if info.rank == 0:
         if outcome.complete:

@@ -25,12 +25,13 @@ def checksum(data: bytes) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
-def file_checksum(path: Path) -> str:
-    """The checksum of a file, read in pieces."""
+def file_checksum(path: Path, progress: Callable[[], None] = lambda: None) -> str:
+    """The checksum of a file, read in pieces; `progress` is called after each."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while piece := file.read(1 << 22):
             digest.update(piece)
+            progress()
     return digest.hexdigest()
 
 

@@ -33,9 +33,10 @@ class Run:
     dynamics: list[Record]
     """The valid lines of dynamics.jsonl, by rising step."""
     spikes: list[Record]
-    """Its lines about spikes, in the order in which they were met: also those that the run went back from."""
+    """Its lines about spikes, in the order in which they were met: also those that the run went back from, but each
+    once, however often a requeue met it."""
     rollbacks: list[Record]
-    """Its lines about rollbacks."""
+    """Its lines about rollbacks, each once."""
     unreadable: int
     """Damaged lines that are not the torn end of a file."""
     complete: bool
@@ -95,6 +96,7 @@ def read_run(run_dir: Path) -> Run:
     evaluations, damaged_evaluations = read_lines(run_dir / "evaluations.jsonl")
     ranks, damaged_ranks = read_lines(run_dir / "ranks.jsonl")
     dynamics, damaged_dynamics = read_lines(run_dir / "dynamics.jsonl")
+    dynamics = _of_one_life(dynamics)
     provenance = _read_json(run_dir / "provenance.json")
     data = _read_json(run_dir / "data.json")
     return Run(
@@ -106,7 +108,7 @@ def read_run(run_dir: Path) -> Run:
         steps=valid_steps(metrics),
         evaluations=valid_evaluations(evaluations, metrics),
         ranks=[line for line in valid_steps(ranks) if is_of_ranks(line)],
-        dynamics=valid_steps(line for line in dynamics if "rollback" not in line),
+        dynamics=valid_steps(dynamics),
         spikes=[line for line in dynamics if isinstance(line.get("spike"), dict)],
         rollbacks=[line for line in dynamics if "rollback" in line],
         unreadable=damaged_metrics + damaged_evaluations + damaged_ranks + damaged_dynamics,
@@ -144,11 +146,15 @@ def valid_steps(lines: Iterable[Record]) -> list[Record]:
 
     The last line of a step counts. A new life starts from a checkpoint, so its first line also takes back
     what earlier lives logged beyond it: those steps are not in the model, and may never be reached again. A line
-    that is about several steps, as those of ranks.jsonl, says by `first_step` where it begins.
+    that is about several steps, as those of ranks.jsonl, says by `first_step` where it begins. A line about a rollback,
+    as in dynamics.jsonl, takes back what is beyond the step that it leads to, and is not kept.
     """
     kept: dict[int, Record] = {}
     life: tuple[Any, Any] | None = None
     for line in lines:
+        if "rollback" in line:
+            kept = {step: earlier for step, earlier in kept.items() if step <= line["step"]}
+            continue
         if life_of(line) != life:
             first = line.get("first_step")
             begin = first if type(first) is int else line["step"]
@@ -208,6 +214,11 @@ def as_mapping(value: Any) -> Record:
     return value if isinstance(value, dict) else {}
 
 
+def same_course(line: Record, other: Record) -> bool:
+    """Whether there is neither a restart nor a rollback between two lines."""
+    return life_of(line) == life_of(other)
+
+
 def _is_later(life: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
     numbers = all(isinstance(each, int) for each in (*life, *other))
     return numbers and life > other
@@ -216,6 +227,30 @@ def _is_later(life: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
 def life_of(line: Record) -> tuple[Any, Any]:
     """What tells lines apart between which the run may have gone back: its life, and its rollbacks so far."""
     return line.get("life", 0), line.get("rollbacks", 0)
+
+
+def _of_one_life(lines: list[Record]) -> list[Record]:
+    """Lines of dynamics.jsonl as a single life would have written them, with all courses that it went back from.
+
+    What a life repeats, it takes back from the lives before: not the lesser steps alone, but courses before rollbacks.
+    """
+    kept: list[Record] = []
+    life: Any = None
+    for line in lines:
+        if line.get("life", 0) != life:
+            life = line.get("life", 0)
+            kept = [earlier for earlier in kept if _place(earlier) < _place(line)]
+        kept.append(line)
+    return kept
+
+
+def _place(line: Record) -> tuple[int, int]:
+    """Rollbacks before a line, and its step: both only grow. A rollback stands at its spike."""
+    if "rollback" in line:
+        number, step = line["rollback"], line.get("spike_step")
+        return (number - 1 if type(number) is int else 0), (step if type(step) is int else line["step"])
+    number = line.get("rollbacks", 0)
+    return (number if type(number) is int else 0), line["step"]
 
 
 def _read_json(path: Path) -> Any:

@@ -7,7 +7,7 @@ from matsci_hpc import __version__
 from matsci_hpc.analysis import words
 from matsci_hpc.analysis.figures import charts, held_out_splits, metric
 from matsci_hpc.analysis.page import asset, plotly_scripts, templates
-from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number, read_run
+from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number, read_run, same_course
 from matsci_hpc.analysis.speed_figures import time_parts
 from matsci_hpc.analysis.stragglers import straggler_rows
 from matsci_hpc.whole_files import write_atomic
@@ -108,13 +108,29 @@ def _energy(run: Run) -> list[tuple[str, str, str]]:
     """Energy of all steps on record, where a counter was read: those of lives that were taken back are not in it."""
     found = []
     for key, name in (("cpu_energy_j", "processors"), ("gpu_energy_j", "GPUs")):
-        pairs = zip(run.series(key), run.series("samples_seen"), strict=True)
-        known = [(joules, seen) for joules, seen in pairs if joules is not None]
+        known = [joules for joules in run.series(key) if joules is not None]
         if known:
-            total_j, seen = sum(joules for joules, _ in known), known[-1][1]
-            each = f"{words.number(total_j / seen, 3)} J per graph" if seen else ""
-            found.append((f"energy of {name}", words.energy(total_j), each))
+            per_graph = _energy_per_graph(run, key)
+            each = f"{words.number(per_graph, 3)} J per graph" if per_graph is not None else ""
+            found.append((f"energy of {name}", words.energy(sum(known)), each))
     return found
+
+
+def _energy_per_graph(run: Run, key: str) -> float | None:
+    """From the lines that say both their energy and, against the line before, how many samples they are about.
+
+    The first line after a restart or a rollback does not: it begins at a checkpoint.
+    """
+    start: Record = {"samples_seen": 0}
+    total_j = samples = 0.0
+    for before, line in zip([start, *run.steps], run.steps, strict=False):
+        joules, seen, earlier = (
+            as_number(each) for each in (line.get(key), line.get("samples_seen"), before.get("samples_seen"))
+        )
+        if same_course(before, line) and joules is not None and seen is not None and earlier is not None:
+            total_j += joules
+            samples += seen - earlier
+    return total_j / samples if samples > 0 else None
 
 
 def notes(run: Run) -> list[str]:

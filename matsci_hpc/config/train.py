@@ -131,7 +131,8 @@ class Optimizer(Section):
     """Gradients with a larger global norm are scaled down to it."""
     clip_quantile: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Gradients with a larger norm than this part of those of the last steps are scaled down to that norm, as by
-    AutoClip. Both bounds may be given; the lower one counts."""
+    AutoClip. Both bounds may be given; the lower one counts. The first steps, before ten norms are known, are not
+    bounded by it."""
     clip_window: int = Field(default=1000, ge=10)
     """Steps that `clip_quantile` looks back on."""
 
@@ -190,8 +191,8 @@ class TrainConfig(Section):
     data: Data
     init_from: Path | None = None
     """Fine-tuning: folder of another run (its best checkpoint, else its newest usable one), or one checkpoint folder,
-    whose encoder this run starts from; heads are new. `model` must be as there but for `readout` and `head_layers`.
-    Once this run has a checkpoint of its own it goes on from that."""
+    whose encoder this run starts from, averaged if it holds averages; heads are new. `model` must be as there but for
+    `readout` and `head_layers`. Once this run has a checkpoint of its own it goes on from that."""
     steps: PositiveInt
     """Optimiser steps of the whole run."""
     max_time_s: PositiveFloat | None = None

@@ -1,6 +1,6 @@
 """What a rank is doing, for those who watch it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STARTUP = "startup"
@@ -14,6 +14,7 @@ class Activity:
         phase: startup, data, compute, communication, optimizer, evaluation or checkpoint.
         count: grows with every sign of progress.
         waiting: whether it waits in a collective, where a lack of progress is not this rank's doing.
+        on_tick: called with every sign of progress, by the thread that gives it; has to be quick.
     """
 
     def __init__(self) -> None:
@@ -21,17 +22,19 @@ class Activity:
         self.phase = STARTUP
         self.count = 0
         self.waiting = False
+        self.on_tick: Callable[[], None] = lambda: None
 
     def at(self, phase: str, step: int | None = None) -> None:
         """Begin a phase, of another step if that is given."""
         self.phase = phase
         if step is not None:
             self.step = step
-        self.count += 1
+        self.tick()
 
     def tick(self) -> None:
         """Some progress within a phase."""
         self.count += 1
+        self.on_tick()
 
     @contextmanager
     def in_collective(self) -> Iterator[None]:

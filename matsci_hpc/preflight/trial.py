@@ -132,11 +132,14 @@ def _take_steps(run: Run, gradients: FlatGradients, ranks: int, limit_s: float) 
     config, speeds = run.config, run.config.balance.speeds
     spec = plan_spec(config, run.collection)
     above = config.batch.group_above
+    virtual = config.parallel.virtual_ranks
     if above is None:
-        above = resolve_grouping(run.collection, spec, ranks, config.batch.grouping, speeds)
+        above = resolve_grouping(run.collection, spec, ranks * virtual, config.batch.grouping, speeds)
     plan = Plan(run.collection, plan_spec(config, run.collection, above))
     batch = config.batch
-    division = Division(0, ranks, tuple(speeds) if speeds else None, batch.micro_batches, batch.micro_cost)
+    division = Division(
+        0, ranks, tuple(speeds) if speeds else None, batch.micro_batches, batch.micro_cost, virtual=virtual
+    )
     found = Steps([], [])
     run.model.train()
     with Loader(run.collection, plan, Cursor(0, 0, 0), MAX_STEPS, division, COST) as loader:

@@ -98,7 +98,7 @@ def look_at_loads(config: TrainConfig, sizes: SampleSizes, ranks: int) -> Loads:
     above = config.batch.group_above
     if above is None:
         few = int(np.clip(MOST_SAMPLES / Plan(sizes, spec).graphs_per_step, 1, SIMULATED_STEPS))
-        above = resolve_grouping(sizes, spec, ranks, config.batch.grouping, steps=few)
+        above = resolve_grouping(sizes, spec, ranks * config.parallel.virtual_ranks, config.batch.grouping, steps=few)
     epoch = Plan(sizes, replace(spec, group_above=above)).epoch(0)
     if epoch.steps == 0:
         raise UserInputError("the first epoch has no sample")

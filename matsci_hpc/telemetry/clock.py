@@ -11,7 +11,8 @@ PHASES = ("data", "forward", "backward", "comm", "optimizer")
 class StepClock:
     """Adds up time and work of the steps since the last line.
 
-    `start` begins a step, `lap(phase)` gives the time since the last call to the phase, `stop` ends the step.
+    `start` begins a step, `lap(phase)` gives the time since the last call to the phase, `stop` ends the step. What no
+    phase is given is other time: rank 0's own records, for instance, are no sign that its node is slow.
 
     Attributes:
         steps: number of steps.
@@ -44,6 +45,10 @@ class StepClock:
         now_s = time.perf_counter()
         self.phase_s[phase] += now_s - self._last_s
         self._last_s = now_s
+
+    def skip(self) -> None:
+        """Give the time since the last call to no phase: it is other time."""
+        self._last_s = time.perf_counter()
 
     def lap_compute(self, forward_s: float) -> None:
         """Give the time since the last call to forward, as much of it as that took, and the rest to backward.

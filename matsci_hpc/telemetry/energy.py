@@ -28,7 +28,7 @@ class EnergyMeter:
         self.gpu = f"NVML: {gpu.name}" if isinstance(gpu, GpuEnergy) else gpu
 
     def tick(self) -> None:
-        """To be called at every step."""
+        """To be called often, in whatever the run does: it costs a look at the clock, unless it is time to read."""
         if self._rapl is not None:
             try:
                 self._rapl.tick()
@@ -54,6 +54,9 @@ class EnergyMeter:
 def open_meter(comm: Communicator, device: torch.device, folder: Path = POWERCAP) -> EnergyMeter:
     """Agree on who reads what: the lowest rank of a node its processors, the lowest one on a GPU that; collective.
 
+    From then on every sign of progress of the rank is a tick of its meter: evaluations and checkpoints may outlast a
+    round of a counter.
+
     Args:
         comm: the ranks.
         device: that this rank computes on.
@@ -65,6 +68,13 @@ def open_meter(comm: Communicator, device: torch.device, folder: Path = POWERCAP
             rapl = Rapl(folder)
         except OSError as error:
             rapl = str(error)
+    meter = _open_gpu(comm, device, rapl)
+    if isinstance(rapl, Rapl):
+        comm.activity.on_tick = meter.tick
+    return meter
+
+
+def _open_gpu(comm: Communicator, device: torch.device, rapl: Rapl | str) -> EnergyMeter:
     uuid, gpu = "", ""
     try:
         uuid = gpu_uuid(device) if device.type != "cpu" else ""

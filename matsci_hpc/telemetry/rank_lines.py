@@ -3,10 +3,12 @@
 A line a step of 512 ranks over 100,000 steps would be 5 GB. Sums over the steps of a line lose little: a rank that is
 slow for a while shows in them, and a single slow step is in the stragglers of metrics.jsonl. So the number of intervals
 that share a line follows from the planned steps, the ranks and the bound, and is known when the run begins. Lines end
-at fixed steps, the same in every life, so that a later life replaces what it takes back.
+at fixed steps, the same in every life, so that a later life replaces what it takes back. A rollback does so within a
+life: the line that it cuts is written again from its beginning, with the intervals up to the checkpoint.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from matsci_hpc.telemetry.clock import PHASES
 from matsci_hpc.telemetry.interval import COLUMNS, Interval, Values
 
-BYTES_PER_RANK = 120
+BYTES_PER_RANK = 150
 """Of a line, about what each rank takes at most."""
 
 
@@ -31,6 +33,19 @@ def intervals_per_line(steps: int, log_every: int, ranks: int, megabytes: float)
     return max(1, math.ceil(every / (1e6 * megabytes)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An interval by the step that it ends with, and the predicted cost of each rank."""
+
+    step: int
+    interval: Interval
+    cost: Values
+
+    @property
+    def first_step(self) -> int:
+        return self.step - self.interval.steps + 1
+
+
 class RankLines:
     """Adds up intervals to lines.
 
@@ -38,15 +53,15 @@ class RankLines:
         per_line: intervals of a line.
         log_every: steps of an interval.
         life: of the run.
+        rollbacks: of the run so far.
     """
 
-    def __init__(self, per_line: int, log_every: int, life: int) -> None:
+    def __init__(self, per_line: int, log_every: int, life: int, rollbacks: int = 0) -> None:
         self._span = per_line * log_every
         self._life = life
-        self._steps = 0
-        self._last_step = 0
-        self._table: Values | None = None
-        self._cost: Values | None = None
+        self._rollbacks = rollbacks
+        self._parts: list[_Part] = []
+        self._before: list[_Part] = []  # of the line written last: a rollback may lead into it
 
     def add(self, step: int, interval: Interval, cost: Values) -> dict[str, Any] | None:
         """Add an interval; the line, if it is full.
@@ -56,30 +71,42 @@ class RankLines:
             interval: of all ranks.
             cost: float64 [ranks], predicted time of their work.
         """
-        if step <= self._last_step:  # the run went back to an earlier step: what was begun is taken back
-            self._steps, self._table, self._cost = 0, None, None
-        if self._table is None or self._cost is None:
-            self._table, self._cost = interval.table.copy(), cost.copy()
-        else:
-            self._table, self._cost = _joined(self._table, interval.table), self._cost + cost
-        self._steps += interval.steps
-        self._last_step = step
+        self._parts.append(_Part(step, interval, cost))
         return self.end() if step % self._span == 0 else None
+
+    def go_back(self, step: int, rollbacks: int) -> None:
+        """The run has gone back to an earlier step: what it did beyond it is taken back.
+
+        Args:
+            step: of the checkpoint.
+            rollbacks: of the run so far.
+        """
+        line = step // self._span  # number of the line that the next step, from 1, belongs to
+        kept = [part for part in [*self._before, *self._parts] if part.step <= step]
+        self._before, self._parts = (
+            [part for part in kept if (part.step - 1) // self._span == number] for number in (line - 1, line)
+        )
+        self._rollbacks = rollbacks
 
     def end(self) -> dict[str, Any] | None:
         """The line that has been begun, if one has."""
-        if self._table is None or self._cost is None:
+        if not self._parts:
             return None
-        columns = dict(zip(COLUMNS, self._table.T, strict=True))
+        steps = sum(part.interval.steps for part in self._parts)
+        table, cost = self._parts[0].interval.table, self._parts[0].cost
+        for part in self._parts[1:]:
+            table, cost = _joined(table, part.interval.table), cost + part.cost
+        columns = dict(zip(COLUMNS, table.T, strict=True))
         line: dict[str, Any] = {
-            "step": self._last_step,
-            "first_step": self._last_step - self._steps + 1,
+            "step": self._parts[-1].step,
+            "first_step": self._parts[0].first_step,
             "life": self._life,
-            "steps": self._steps,
-            **{f"{phase}_time_s": _short(columns[phase] / self._steps) for phase in PHASES},
-            "step_time_s": _short(columns["total"] / self._steps),
+            "rollbacks": self._rollbacks,
+            "steps": steps,
+            **{f"{phase}_time_s": _short(columns[phase] / steps) for phase in PHASES},
+            "step_time_s": _short(columns["total"] / steps),
             **{what: _whole(columns[what]) for what in ("graphs", "atoms", "edges")},
-            "predicted_cost": _short(self._cost / self._steps),
+            "predicted_cost": _short(cost / steps),
             "memory_bytes": _whole(columns["memory_bytes"]),
         }
         if columns["device_memory_bytes"].any():
@@ -87,7 +114,7 @@ class RankLines:
         for energy in ("cpu_energy_j", "gpu_energy_j"):
             if np.isfinite(columns[energy]).any():
                 line[energy] = _short(columns[energy])
-        self._steps, self._table, self._cost = 0, None, None
+        self._parts, self._before = [], self._parts
         return line
 
 

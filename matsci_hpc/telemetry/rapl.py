@@ -49,7 +49,7 @@ class Rapl:
         self._read_s = time.monotonic()
 
     def tick(self) -> None:
-        """To be called at every step: read when it is time, before a counter can come round twice."""
+        """To be called often: read when it is time, before a counter can come round twice."""
         if time.monotonic() - self._read_s >= READ_EVERY_S:
             self.read()
 

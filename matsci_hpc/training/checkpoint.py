@@ -58,7 +58,7 @@ def is_checkpoint_name(name: str) -> bool:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, the newest first."""
     found = [path for path in folder.glob("step-*") if path.is_dir() and is_checkpoint_name(path.name)]
-    return sorted(found, key=_step_of, reverse=True)
+    return sorted(found, key=step_of, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +140,34 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, progress: Callable[[], No
     return final
 
 
-def prune_checkpoints(folder: Path, keep: int, state: RunState) -> None:
+def prune_checkpoints(folder: Path, keep: int, state: RunState, *, may_go_back: bool = False) -> None:
     """Remove all but the newest `keep` checkpoints up to this step, and the best one.
 
     Newer ones are damaged, else the run had gone on from them: they must not take the places of good ones.
+
+    Args:
+        folder: `checkpoints` of the run.
+        keep: how many.
+        state: of the run.
+        may_go_back: whether the run may take one of them up again, to which another one was the best: that is kept too.
     """
-    newest_first = [path for path in list_checkpoints(folder) if _step_of(path) <= state.step]
+    newest_first = [path for path in list_checkpoints(folder) if step_of(path) <= state.step]
+    best = {state.best_step}
+    if may_go_back:
+        best |= {_best_of(path) for path in newest_first[:keep]}
     for path in newest_first[keep:]:
-        if _step_of(path) != state.best_step:
+        if step_of(path) not in best:
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".step-*.part"):  # of lives that were killed while they saved
         shutil.rmtree(path, ignore_errors=True)
 
 
-def verify_checkpoint(path: Path) -> RunState:
+def verify_checkpoint(path: Path, progress: Callable[[], None] = lambda: None) -> RunState:
     """Compare every file with its checksum, and read the state.
+
+    Args:
+        path: of the checkpoint.
+        progress: called now and then while the files are read.
 
     Raises:
         DamagedCheckpointError: a file is missing or differs.
@@ -165,7 +178,7 @@ def verify_checkpoint(path: Path) -> RunState:
         if not isinstance(sums, dict) or sums.keys() - OPTIONAL != FILES:
             raise DamagedCheckpointError(f"{path / CHECKSUMS}: damaged")
         for name, expected in sums.items():
-            if file_checksum(path / name) != expected:
+            if file_checksum(path / name, progress) != expected:
                 raise DamagedCheckpointError(f"{path / name}: the checksum differs")
         record = json.loads((path / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -183,7 +196,7 @@ def verify_checkpoint(path: Path) -> RunState:
         state = read_state(record.get("run"))
     except ValueError as error:
         raise DamagedCheckpointError(f"{path / 'state.json'}: {error}") from None
-    if state.step != _step_of(path):
+    if state.step != step_of(path):
         raise DamagedCheckpointError(f"{path / 'state.json'}: holds step {state.step}")
     return state
 
@@ -238,8 +251,17 @@ def saved_state(path: Path) -> RunState:
     return read_state(json.loads((path / "state.json").read_text(encoding="utf-8"))["run"])
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, from its name."""
     return int(path.name.removeprefix("step-"))
+
+
+def _best_of(path: Path) -> int | None:
+    """The best step when a checkpoint was saved; None where it cannot be read."""
+    try:
+        return saved_state(path).best_step
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ class ClipBound:
         """The bound for a step whose gradient has this norm, which counts as the newest; None for none."""
         bounds = [] if self._fixed is None else [self._fixed]
         if self._quantile is not None:
-            if math.isfinite(norm):
+            if math.isfinite(norm) and norm > 0:  # a batch without any target says nothing of usual norms
                 self._norms.append(norm)
             if len(self._norms) >= LEAST:
                 bounds.append(float(np.quantile(self._norms, self._quantile)))

@@ -69,7 +69,7 @@ class DynamicsRecords:
         step = work.cursor.step + 1
         self._share_beyond = None
         if math.isfinite(found["grad_norm"]):
-            self._correlation.add(self._project(self._gradients.buffer))
+            self._correlation.add(self._project(self._gradients.buffer), step)
         self._full = self.measures(step) or self._watch.spike is not None
         if self._full:
             self._gradient_norms = group_norms(
@@ -150,10 +150,9 @@ class DynamicsRecords:
         }
         if spike is not None:
             before = self._watch.last.records()
-            # The newest gradient is that of the spike itself.
-            likeness = self._correlation.neighbours(len(before) + 1)[:-1]
-            for each, value in zip(reversed(before), reversed(likeness), strict=False):
-                each["autocorrelation"] = value
+            likeness = self._correlation.neighbours(len(before) + 1)
+            for each in before:
+                each["autocorrelation"] = likeness.get(int(each["step"] or 0))
             record["spike"] = {**asdict(spike), "before": before}
         return record
 

@@ -1,7 +1,7 @@
 """Fine-tuning: the encoder of another run as the start of this one.
 
-Only the parameters of the encoder are taken. Heads are those of this run's seed, and the scaling of a target is that of
-this run's data.
+Only the parameters of the encoder are taken: their average where that run kept one, for it is what was evaluated. Heads
+are those of this run's seed, and the scaling of a target is that of this run's data.
 """
 
 import json
@@ -31,7 +31,7 @@ from matsci_hpc.training.checkpoint import (
 
 OF_NO_PARAMETER = {"backend", "head_layers", "readout"}
 """Keys of the model that the encoder's parameters do not depend on: the readout comes after all of them."""
-MODEL = "model.safetensors"
+MODEL, AVERAGE = "model.safetensors", "average.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,13 @@ class Origin:
     Attributes:
         path: of the checkpoint, absolute.
         step: of the run that saved it.
-        checksum: XXH3-128 of its model.safetensors.
+        weights: `model`, or `average` where the checkpoint holds one.
+        checksum: XXH3-128 of the file that holds them.
     """
 
     path: str
     step: int
+    weights: str
     checksum: str
 
     def to_json(self) -> dict[str, Any]:
@@ -75,7 +77,8 @@ def choose_origin(init_from: Path, model: ModelSection) -> Origin:
         )
     try:
         state = verify_checkpoint(path)
-        checksum = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))[MODEL]
+        file = _weights(path)
+        checksum = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))[file]
     except DamagedCheckpointError as fault:
         raise UserInputError(
             f"init_from: damaged checkpoint: {fault}; name another checkpoint or the whole run"
@@ -83,7 +86,7 @@ def choose_origin(init_from: Path, model: ModelSection) -> Origin:
     except OSError as error:
         raise _vanished(path, error) from None
     _refuse_other_shape(path, model)
-    return Origin(str(path.absolute()), state.step, checksum)
+    return Origin(str(path.absolute()), state.step, file.partition(".")[0], checksum)
 
 
 def load_encoder(path: Path, model: Model) -> None:
@@ -94,7 +97,7 @@ def load_encoder(path: Path, model: Model) -> None:
         MachineError: the checkpoint can no longer be read.
     """
     try:
-        saved = load_file(path / MODEL)
+        saved = load_file(path / _weights(path))
     except (OSError, SafetensorError) as error:
         raise _vanished(path, error) from None
     with torch.no_grad():
@@ -107,6 +110,11 @@ def load_encoder(path: Path, model: Model) -> None:
                     "saved by another release of matsci-hpc: train that run again with this one"
                 )
             parameter.copy_(value)
+
+
+def _weights(path: Path) -> str:
+    """The file of a verified checkpoint that the encoder is taken from."""
+    return AVERAGE if AVERAGE in json.loads((path / CHECKSUMS).read_text(encoding="utf-8")) else MODEL
 
 
 def _best_or_newest(run: Path) -> Path:

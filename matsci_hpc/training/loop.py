@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from matsci_hpc.config.train import TrainConfig
-from matsci_hpc.errors import JobError, MachineError, MatsciError, RankError
+from matsci_hpc.errors import JobError, MachineError, MatsciError, RankError, UserInputError
 from matsci_hpc.loading.loader import Loader, StepWork
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import Plan
@@ -113,7 +113,14 @@ class Trainer:
         self.stops = StopRequests(signals, run.folder.stop, looks=first, max_time_s=run.config.max_time_s)
         self.cost = FittedCost(run)
         keep, limit_s = run.config.checkpoint.keep, run.config.checkpoint.timeout_s
-        self.writer = CheckpointWriter(run.folder.checkpoints, keep, run.state.step, run.comm.activity.tick, limit_s)
+        self.writer = CheckpointWriter(
+            run.folder.checkpoints,
+            keep,
+            run.state.step,
+            run.comm.activity.tick,
+            limit_s,
+            may_go_back=run.config.spikes.on_spike == "rollback",
+        )
         self.stepper = Stepper(run, self.clock, self.cost, self.stops.requested, self._step_on_disk, life)
         self._start_s = time.monotonic() - run.state.time_s
         self._final: dict[str, Any] | None = None
@@ -123,12 +130,16 @@ class Trainer:
         run = self.run
         if run.comm.rank == 0:
             announce(run, self.plan)
-        if on_first(run.comm, self.stops.look):  # it came while the job waited, or a life before was killed over it
-            return self._stop()
-        run.comm.activity.at("data", run.state.step + 1)
-        run.model.train()
-        while (outcome := self._until_rollback()) is None:
-            pass
+        try:
+            if on_first(run.comm, self.stops.look):  # it came while the job waited, or a life before was killed over it
+                return self._stop()
+            run.comm.activity.at("data", run.state.step + 1)
+            run.model.train()
+            while (outcome := self._until_rollback()) is None:
+                pass
+        except UserInputError:  # an orderly end: a loss that is not finite, a full quota
+            self._close_records()
+            raise
         return outcome
 
     def _until_rollback(self) -> Outcome | None:
@@ -184,6 +195,7 @@ class Trainer:
         self.clock.stop(work)
         if self.stepper.watch.rolls_back and (event := roll_back(run, work, self.writer)) is not None:
             self.stepper.dynamics.note_rollback(event)
+            self.records.note_rollback()
             self.clock.reset()
             return None
         state = run.state
@@ -248,6 +260,9 @@ class Trainer:
         step = self.run.state.step
         self.run.comm.activity.at("checkpoint", step)
         on_first(self.run.comm, lambda: self.writer.finish(step, self._snapshot))
+        self._close_records()
+
+    def _close_records(self) -> None:
         self.records.close()
         self.stepper.dynamics.close()
 

@@ -45,12 +45,17 @@ class RunRecords:
 
         To be called before the ranks exchange gradients: once a checkpoint holds the step, every rank has noted it.
         """
-        self._meter.tick()
         if self._samples is not None:
             numbers = work.samples.tolist()
             cursor = work.cursor
             self._samples.append(
-                {"step": cursor.step + 1, "epoch": cursor.epoch, "life": self._life, "samples": numbers}
+                {
+                    "step": cursor.step + 1,
+                    "epoch": cursor.epoch,
+                    "life": self._life,
+                    "rollbacks": self._run.state.rollbacks,
+                    "samples": numbers,
+                }
             )
 
     def log_step(self, work: StepWork, found: dict[str, Any], clock: StepClock) -> None:
@@ -113,6 +118,11 @@ class RunRecords:
         }
         self._files.add_evaluation({**where, **seen, "life": self._life, "rollbacks": state.rollbacks, **result})
         print(f"held out at step {state.step}: {in_words(result)}", flush=True)
+
+    def note_rollback(self) -> None:
+        """The run has gone back to the step of its state."""
+        if self._files is not None:
+            self._files.go_back(self._run.state.step, self._run.state.rollbacks)
 
     def close(self) -> None:
         """See to it that everything is on disk; errors as of `JsonLines.close`."""

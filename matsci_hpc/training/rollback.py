@@ -13,10 +13,12 @@ from matsci_hpc.loading.loader import StepWork
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.training.checkpoint import (
     DamagedCheckpointError,
+    checkpoint_name,
     list_checkpoints,
     load_checkpoint,
     saved_average,
     saved_course,
+    step_of,
     verify_checkpoint,
 )
 from matsci_hpc.training.saving import CheckpointWriter
@@ -39,6 +41,7 @@ def roll_back(run: Run, work: StepWork, writer: CheckpointWriter) -> dict[str, A
     """
     config = run.config.spikes.rollback
     spike = work.cursor.step + 1
+    run.comm.activity.at("checkpoint")
     chosen = on_first(run.comm, lambda: _choose(run, writer, spike - config.back_steps))
     if chosen is None:
         if run.comm.rank == 0:
@@ -55,6 +58,8 @@ def roll_back(run: Run, work: StepWork, writer: CheckpointWriter) -> dict[str, A
     if run.average is not None:
         run.average.load(on_every(run.comm, lambda: saved_average(path)))
     state = run.state
+    if not on_first(run.comm, lambda: _has_best(run)):  # removed by a life that could not go back
+        state.best_loss = state.best_step = None
     event = {
         "rollback": rollbacks,
         "spike_step": spike,
@@ -87,16 +92,25 @@ def _choose(run: Run, writer: CheckpointWriter, newest: int) -> str | None:
     """The newest usable checkpoint up to a step, once nothing is being written."""
     writer.wait()
     for path in list_checkpoints(run.folder.checkpoints):
+        if step_of(path) > newest:
+            continue
         try:
-            if verify_checkpoint(path).step <= newest:
-                return str(path)
+            verify_checkpoint(path, run.comm.activity.tick)
         except DamagedCheckpointError as fault:
             print(f"matsci-hpc: warning: {fault}", file=sys.stderr, flush=True)
+        else:
+            return str(path)
     return None
+
+
+def _has_best(run: Run) -> bool:
+    """Whether the best checkpoint that the state names, if it names one, is there."""
+    best = run.state.best_step
+    return best is None or (run.folder.checkpoints / checkpoint_name(best)).is_dir()
 
 
 def _forget_newer(run: Run, step: int) -> None:
     """Checkpoints between the one gone back to and the spike are of a course that was given up."""
     for path in list_checkpoints(run.folder.checkpoints):
-        if int(path.name.removeprefix("step-")) > step:
+        if step_of(path) > step:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,7 @@
 """The files of records that rank 0 writes for the whole run, and the logs of other programs beside them."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from matsci_hpc.training.setup import Run
 
 PLACE = {"step", "life"}
 """Keys of a line that say where it belongs and are no results."""
+RESULTS = ("loss", "lr", "grad_norm")
+"""Of a step that comes out the same when a life repeats it; times never do."""
 
 
 class RunFiles:
@@ -34,8 +37,9 @@ class RunFiles:
         records, folder, ranks = run.config.records, run.folder, run.comm.size
         self.watch = StragglerWatch(hosts, records.straggler_ratio)
         # Read before anything is appended: what the lives before have written.
-        written, evaluated = (last_step(path) if records.sinks else 0 for path in (folder.metrics, folder.evaluations))
-        origin = Origin(folder.path, run.state.step, written, evaluated, run.config_text)
+        before = [line for path in (folder.metrics, folder.evaluations) if records.sinks for line in _lines_of(path)]
+        self._written = {_key(line): _results(line) for line in before}
+        origin = Origin(folder.path, run.state.step, len(before), run.config_text)
         self._metrics = JsonLines(folder.metrics)
         self._evaluations = JsonLines(folder.evaluations)
         self._ranks: JsonLines | None = None
@@ -43,7 +47,7 @@ class RunFiles:
             self._ranks = JsonLines(folder.ranks)
             every = run.config.log_every
             self._rank_lines = RankLines(
-                intervals_per_line(run.config.steps, every, ranks, records.ranks_mb), every, life
+                intervals_per_line(run.config.steps, every, ranks, records.ranks_mb), every, life, run.state.rollbacks
             )
         self._tick = run.comm.activity.tick
         self._sinks = open_sinks(records.sinks, origin)
@@ -66,6 +70,19 @@ class RunFiles:
         if self._ranks is not None and (line := self._rank_lines.add(step, interval, cost)) is not None:
             self._ranks.append(line)
 
+    def go_back(self, step: int, rollbacks: int) -> None:
+        """The run has gone back to an earlier step, and takes another course from there.
+
+        Args:
+            step: of the checkpoint.
+            rollbacks: of the run so far.
+        """
+        self._written.clear()  # the newest lines of these steps may be those of the course given up
+        if self._ranks is not None:
+            self._rank_lines.go_back(step, rollbacks)
+        for sink in self._sinks:
+            sink.go_back(step)
+
     def close(self) -> None:
         """See to it that everything is on disk; errors as of `JsonLines.close`."""
         if self._ranks is not None and (line := self._rank_lines.end()) is not None:
@@ -78,20 +95,34 @@ class RunFiles:
     def _send(self, prefix: str, line: dict[str, Any]) -> None:
         if self._sinks:
             numbers = numbers_of({key: value for key, value in line.items() if key not in PLACE}, prefix)
+            repeated = self._written.get(_key(line)) == _results(line)
             for sink in self._sinks:
-                sink.write(line["step"], numbers)
+                sink.write(line["step"], numbers, repeated=repeated)
 
 
-def last_step(path: Path) -> int:
-    """The largest step in a file of records, 0 if there is none."""
-    found = 0
+def _lines_of(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of records, none if there is no such file."""
+    found = []
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
-        return found
+        return []
     for line in lines:
         try:
-            found = max(found, int(json.loads(line)["step"]))
-        except (ValueError, KeyError, TypeError):  # torn by a crash
+            record = json.loads(line)
+        except ValueError:  # torn by a crash
             continue
+        if isinstance(record, dict) and type(record.get("step")) is int:
+            found.append(record)
     return found
+
+
+def _key(line: dict[str, Any]) -> tuple[int, str]:
+    """What a line is about: a step of training, or the evaluation of a split."""
+    return line["step"], str(line.get("split", ""))
+
+
+def _results(line: dict[str, Any]) -> tuple[Any, ...]:
+    """What would differ if the step were another one; a number that is not finite is none, as on disk."""
+    values = [line.get(key) for key in RESULTS]
+    return tuple(None if isinstance(each, float) and not math.isfinite(each) else each for each in values)

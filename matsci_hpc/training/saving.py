@@ -21,16 +21,27 @@ class CheckpointWriter:
         step: of the checkpoint that the run goes on from, 0 for none.
         tick: called while a rank waits for the disk, as long as the disk takes something every `timeout_s`.
         timeout_s: longest time without any progress that is not taken for a hang.
+        may_go_back: whether the run may go back to one of its checkpoints.
 
     Attributes:
         asked_step: of the newest snapshot given.
         written_step: of the newest checkpoint on disk.
     """
 
-    def __init__(self, folder: Path, keep: int, step: int, tick: Callable[[], None], timeout_s: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        step: int,
+        tick: Callable[[], None],
+        timeout_s: float,
+        *,
+        may_go_back: bool = False,
+    ) -> None:
         self.asked_step = self.written_step = step
         self._folder = folder
         self._keep = keep
+        self._may_go_back = may_go_back
         self._tick = tick
         self._timeout_s = timeout_s
         self._thread: threading.Thread | None = None
@@ -90,7 +101,7 @@ class CheckpointWriter:
     def _write(self, snapshot: Snapshot) -> None:
         try:
             write_checkpoint(self._folder, snapshot, self._count)
-            prune_checkpoints(self._folder, self._keep, snapshot.state)
+            prune_checkpoints(self._folder, self._keep, snapshot.state, may_go_back=self._may_go_back)
         except MatsciError as failure:
             self._failure = failure
             if not self._warned:

@@ -167,7 +167,8 @@ def _origin(run: Run, init_from: Path) -> str:
     """The checkpoint whose encoder a run begins with, noted and said."""
     origin = choose_origin(init_from, run.config.model)
     note_in_provenance(run.folder, {"init_from": origin.to_json()})
-    print(f"{run.config.run_dir}: begins with the encoder of {origin.path}", flush=True)
+    averaged = ", its averaged parameters" if origin.weights == "average" else ""
+    print(f"{run.config.run_dir}: begins with the encoder of {origin.path}{averaged}", flush=True)
     return origin.path
 
 

@@ -112,12 +112,14 @@ class Stepper:
             "lr": rate,
             "grad_norm": float(norm),
         }
+        self.clock.lap("optimizer")
         noise = self._noise.finish(work, found["grad_norm"])
         self.watch.look(step, found["loss"])
         self.dynamics.before_move(work, found)
+        self.clock.skip()
         moved = not self.watch.rolls_back and self._update(work, found, norm)
-        self.dynamics.after_move(work, found, noise, moved=moved)
         self.clock.lap("optimizer")
+        self.dynamics.after_move(work, found, noise, moved=moved)
         return found, bool(stops > 0)
 
     def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> bool:

@@ -41,6 +41,15 @@ class StopSignals:
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
+    def ignore(self) -> None:
+        """All is on disk: a request to stop that comes from now on must not turn a good end into a death by signal.
+
+        Python puts its own handlers back as it ends, and MPI takes its time to end; what is ignored stays so.
+        """
+        for number in SIGNALS:
+            if number != signal.SIGINT:
+                signal.signal(number, signal.SIG_IGN)
+
 
 class StopRequests:
     """Notices requests to stop on this rank.

@@ -11,7 +11,7 @@ from run_dirs import EVIL, evaluation_line, metrics_line, ranks_line, straggler,
 
 from matsci_hpc.analysis.figures import charts
 from matsci_hpc.analysis.records import read_lines, read_run, valid_evaluations, valid_steps
-from matsci_hpc.analysis.report import notes, state, step_times, write_report
+from matsci_hpc.analysis.report import _energy, notes, state, step_times, write_report
 from matsci_hpc.errors import UserInputError
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
@@ -100,6 +100,18 @@ def test_null_loss_stays_a_gap_and_is_reported(tmp_path):
     assert [index for index, loss in enumerate(run.series("loss")) if loss is None] == [3, 4]
     assert any("not a finite number at 2 logged steps, first at step 20" in note for note in notes(run))
     assert "NaN" not in json.dumps([chart.figure for chart in charts(run)])
+
+
+def test_energy_per_graph_is_that_of_the_steps_whose_energy_is_known(tmp_path):
+    run_dir = write_run(tmp_path / "run", lives=1)
+    unread = {"cpu_energy_j": None}
+    lines = [metrics_line(step) | unread for step in (5, 10, 15)]  # 64 graphs a step
+    # This life began at step 12: its first line is not about all the steps since the line before.
+    lines += [metrics_line(step, life=1) | {"cpu_energy_j": 64.0 * 5 * 0.5} for step in (15, 20, 25)]
+    write_lines(run_dir / "metrics.jsonl", lines)
+    ((_, total, each),) = _energy(read_run(run_dir))
+    assert total == "480\N{NARROW NO-BREAK SPACE}J"
+    assert each == "0.500 J per graph"
 
 
 def test_states_and_restarts(tmp_path):

@@ -165,12 +165,21 @@ def test_a_config_that_is_torn_is_told(tmp_path):
 def test_ctrl_c_ends_the_view_alone(going_on):
     ours, theirs = os.openpty()
     words = [sys.executable, "-m", "matsci_hpc", "watch", str(going_on), "--every", "0.2"]
-    with subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(TERM="xterm")) as process:
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", *words],  # what a shell starts in the background ignores it
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(TERM="xterm"),
+    ) as process:
         os.close(theirs)
         seen = b""
         while b"held out" not in seen:
             seen += os.read(ours, 4096)
         process.send_signal(2)
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
     os.close(ours)
     assert process.returncode == 0

@@ -27,7 +27,7 @@ def read_mlflow(folder: Path) -> Series:
 
 
 def read_wandb(folder: Path) -> Series:
-    """All lives together."""
+    """All lives together, by the step of the run; within a life W&B's own step has to grow."""
     import json
 
     from wandb.proto import wandb_internal_pb2
@@ -37,9 +37,15 @@ def read_wandb(folder: Path) -> Series:
         for data in _records(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
-            for item in record.history.item:
-                name = item.key or "/".join(item.nested_key)
-                found[name].append((record.history.step.num, json.loads(item.value_json)))
+            row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            if not row:
+                continue
+            found["_step"].append((len(found["_step"]), row["_step"]))
+            for name, value in row.items():
+                if "/" in name:
+                    found[name].append((int(row["step"]), value))
+    numbers = [number for _, number in found.pop("_step", [])]
+    assert numbers == sorted(set(numbers))
     return found
 
 

@@ -4,6 +4,10 @@ import sys
 import pytest
 
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.loading.loader import Cursor, Division, Loader
+from matsci_hpc.loading.opening import open_collection
+from matsci_hpc.loading.plan import COST, Plan
+from matsci_hpc.loading.spec import plan_spec
 from matsci_hpc.preflight import measured
 from matsci_hpc.preflight.measured import measure, trial_environment
 
@@ -29,6 +33,17 @@ def test_a_trial_of_a_real_run(train_config, subject, crystals, tmp_path):
     assert found.evaluation_s >= found.look_s > 0
     assert sorted(crystals.iterdir()) == before
     assert not (tmp_path / "run").exists()
+
+
+def test_a_trial_takes_the_share_of_all_virtual_ranks(train_config, subject):
+    config = train_config(parallel={"virtual_ranks": 2})
+    found = measure(subject(config), 3, 1)
+    collection = open_collection(config.data)
+    plan = Plan(collection, plan_spec(config, collection))
+    count = 1 + len(found.step_costs)
+    with Loader(collection, plan, Cursor(0, 0, 0), count, Division(0, 3, virtual=2), COST) as loader:
+        costs = [float(COST.edge * work.rank_edges + COST.atom * work.rank_atoms) for work in loader]
+    assert costs[1:] == found.step_costs
 
 
 def test_data_that_do_not_fit_the_config(train_config, subject):

@@ -55,6 +55,12 @@ def test_grouping_is_decided_as_in_the_run(sizes):
     assert found.imbalance < look_at_loads(config_of({"graphs": 64, "grouping": "none"}), sizes, 64).imbalance
 
 
+def test_virtual_ranks_count_where_grouping_is_decided(sizes):
+    real = look_at_loads(config_of({"graphs": 64}), sizes, 64)
+    virtual = look_at_loads(config_of({"graphs": 64}, parallel={"virtual_ranks": 16}), sizes, 4)
+    assert virtual.group_above == real.group_above is not None
+
+
 def test_many_ranks_are_looked_at_in_few_steps(sizes, monkeypatch):
     monkeypatch.setattr(module, "MOST_SAMPLES", 400)
     found = look_at_loads(config_of({"graphs": 100}), sizes, 4096)

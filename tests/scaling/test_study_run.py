@@ -304,7 +304,7 @@ def test_failed_runs_are_named_and_tried_again(make_study, tmp_path):
 
 
 def test_a_study_that_is_stopped_goes_on(make_study, clouds):
-    path = make_study(clouds, axes={"ranks": [2]}, warmup_steps=10, steps=110, log_every=10)
+    path = make_study(clouds, axes={"ranks": [2]}, warmup_steps=10, steps=290, log_every=10)
     study = load_study(path)
     (run,) = plan_runs(study, load_site("local"))
     words = [*PROGRAM, "study", "run", str(path)]
@@ -323,7 +323,7 @@ def test_a_study_that_is_stopped_goes_on(make_study, clouds):
     done = run_program("study", "run", path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = measure(run, study.warmup_steps)
-    assert (found.details["steps"], found.details["lives"], found.samples) == (110, 1, 110 * 12)
+    assert (found.details["steps"], found.details["lives"], found.samples) == (290, 1, 290 * 12)
 
 
 def test_scaling_of_a_preparation(make_study):

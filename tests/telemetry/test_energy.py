@@ -66,6 +66,17 @@ def test_it_is_read_between_lines_before_a_counter_comes_round_twice(powercap, m
     assert counters.take() == pytest.approx(750_000.0)
 
 
+def test_evaluations_and_checkpoints_are_watched_too(powercap, monkeypatch):
+    """Whatever a rank does, it says that it gets on."""
+    monkeypatch.setattr(rapl, "READ_EVERY_S", 0.0)
+    comm = SingleProcess()
+    meter = open_meter(comm, torch.device("cpu"), powercap)
+    for sign in (comm.activity.tick, lambda: comm.activity.at("checkpoint"), comm.activity.tick):
+        add(powercap, "intel-rapl:1", 250_000_000_000)
+        sign()
+    assert meter.take()[0] == pytest.approx(750_000.0)
+
+
 def test_counters_that_only_root_may_read_are_told_as_such():
     if os.geteuid() != 0:
         pytest.skip("becomes another user, which root alone may")

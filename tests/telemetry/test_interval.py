@@ -1,11 +1,14 @@
+import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from matsci_hpc.analysis.records import valid_steps
 from matsci_hpc.parallel.communicator import SingleProcess
-from matsci_hpc.telemetry.clock import StepClock
+from matsci_hpc.telemetry.clock import PHASES, StepClock
 from matsci_hpc.telemetry.interval import COLUMNS, Interval, Reading, gather_interval, summary
 from matsci_hpc.telemetry.rank_lines import RankLines, intervals_per_line
 from matsci_hpc.telemetry.stragglers import PERSISTENT, StragglerWatch, find_stragglers
@@ -69,6 +72,17 @@ def test_waiting_for_others_makes_no_straggler():
     assert find_stragglers(interval, interval.cost(30.0, None), 1.2) == {}
 
 
+def test_time_that_is_skipped_is_other_time():
+    clock = StepClock()
+    clock.start()
+    clock.lap("data")
+    known = dict(clock.phase_s)
+    clock.skip()
+    clock.stop(work())
+    assert clock.phase_s == known
+    assert clock.total_s > sum(known.values())
+
+
 def test_of_two_ranks_the_faster_one_is_the_measure():
     interval = table(2, backward=[2.0, 3.5])
     assert find_stragglers(interval, interval.cost(30.0, None), 1.2) == {1: (1.5, "node")}
@@ -109,11 +123,12 @@ def test_the_record_of_every_rank_keeps_its_bound():
     ranks, steps, log_every, megabytes = 512, 100_000, 10, 32.0
     per_line = intervals_per_line(steps, log_every, ranks, megabytes)
     lines = RankLines(per_line, log_every, 3)
+    seconds = dict.fromkeys((*PHASES, "total", "in_flight"), 0.0123456)
     interval = table(
-        ranks, data=0.0012345678, comm=12.345678, edges=123456789.0, memory_bytes=1.2e11, device_memory_bytes=1e11,
-        cpu_energy_j=math.nan, gpu_energy_j=1234.5678,
+        ranks, **seconds, graphs=1234567.0, atoms=123456789.0, edges=1234567890.0, memory_bytes=1.234e11,
+        device_memory_bytes=1.234e11, cpu_energy_j=1234.5678, gpu_energy_j=1234.5678,
     )  # fmt: skip
-    import json
+    assert (interval.table > 0).all()
 
     size = 0
     for number in range(1, per_line + 1):
@@ -135,10 +150,29 @@ def test_lines_end_at_the_same_steps_in_every_life():
     assert ends(40, 80) == [(31, 40), (41, 60), (61, 70)]  # after a resume at step 30
 
 
-def test_a_run_that_goes_back_to_an_earlier_step_begins_its_line_anew():
-    lines = RankLines(2, 10, 0)
-    made = [lines.add(step, table(2), np.ones(2)) for step in (10, 20, 30, 20, 30, 40)]
-    assert [(line["first_step"], line["step"]) for line in made if line] == [(1, 20), (11, 20), (21, 40)]
+@pytest.mark.parametrize(
+    ("spike", "checkpoint", "expected"),
+    [
+        (85, 50, [(1, 40, 40, 0), (41, 80, 40, 1), (81, 100, 20, 1)]),  # into the line before
+        (65, 50, [(1, 40, 40, 0), (41, 80, 40, 1), (81, 100, 20, 1)]),  # within a line
+        (65, 55, [(1, 40, 40, 0), (41, 80, 35, 1), (81, 100, 20, 1)]),  # the interval of the checkpoint is cut
+        (85, 80, [(1, 40, 40, 0), (41, 80, 40, 0), (81, 100, 20, 1)]),  # between two lines
+        (85, 40, [(1, 40, 40, 0), (41, 80, 40, 1), (81, 100, 20, 1)]),
+    ],
+)
+def test_a_rollback_takes_back_intervals_and_loses_none_before_it(spike, checkpoint, expected):
+    lines = RankLines(4, 10, 0)
+    made = [lines.add(step, table(2, forward=1.0), np.ones(2)) for step in range(10, spike, 10)]
+    lines.go_back(checkpoint, 1)
+    for step in range(10 * (checkpoint // 10 + 1), 101, 10):
+        taken = replace(table(2, forward=9.0), steps=min(10, step - checkpoint))
+        made.append(lines.add(step, taken, np.ones(2)))
+    found = valid_steps([line for line in [*made, lines.end()] if line])
+    assert [(line["first_step"], line["step"], line["steps"], line["rollbacks"]) for line in found] == expected
+    for line in found:
+        old = max(0, min(line["step"], checkpoint // 10 * 10) - line["first_step"] + 1) // 10
+        new = sum(line["first_step"] <= step <= line["step"] for step in range(10, 101, 10)) - old
+        assert line["forward_time_s"][0] == pytest.approx((old + 9.0 * new) / line["steps"], rel=1e-3)
 
 
 def test_a_line_adds_up_work_keeps_peaks_and_is_a_mean_of_times():

@@ -20,11 +20,12 @@ def no_network(monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
 
 
-def log(name, folder, life, steps, *, written=0):
+def log(name, folder, life, steps, *, written=0, same=False):
     """A life that goes on from the step before the first of these, and says by its loss which life it was."""
-    (sink,) = open_sinks([name, name], Origin(folder, steps[0] - 1, written, 0, "seed: 7\n"))
+    (sink,) = open_sinks([name, name], Origin(folder, steps[0] - 1, written, "seed: 7\n"))
     for step in steps:
-        sink.write(step, {"train/loss": step + 0.25 * life, "train/losses/gap": 1.0})
+        numbers = {"train/loss": step + 0.25 * life, "train/losses/gap (eV)": 1.0, "train/losses/gap [eV]": 2.0}
+        sink.write(step, numbers, repeated=same and step <= written)
     close_sinks([sink])
 
 
@@ -35,14 +36,40 @@ def test_a_log_is_read_back_and_goes_on_without_repeating_a_step(name, tmp_path,
     folder = tmp_path / "a run"
     folder.mkdir()
     log(name, folder, 0, range(1, 9))
-    log(name, folder, 1, range(6, 11), written=8)  # it fell back to a checkpoint of step 5
+    log(name, folder, 1, range(6, 11), written=8, same=True)  # it fell back to a checkpoint of step 5
     found = READERS[name](folder / name)
     assert sorted(step for step, _ in found["train/loss"]) == list(range(1, 11))
-    assert len(found["train/losses/gap"]) == 10
+    assert [len(values) for tag, values in found.items() if "/gap" in tag] == [10, 10]
     # TensorBoard takes back what is repeated; the others keep what they have.
     repeated = dict(found["train/loss"])[7]
     assert repeated == (7.25 if name == "tensorboard" else 7.0)
     assert "warning" not in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", READERS)
+def test_steps_that_come_out_otherwise_are_written_again_and_count(name, tmp_path):
+    """As after a life with another learning rate."""
+    pytest.importorskip(name)
+    log(name, tmp_path, 0, range(1, 9))
+    log(name, tmp_path, 1, range(6, 11), written=8)
+    newest = dict(READERS[name](tmp_path / name)["train/loss"])
+    assert newest == {step: step + 0.25 * (step > 5) for step in range(1, 11)}
+
+
+@pytest.mark.usefixtures("no_network")
+def test_runs_of_one_name_are_several_and_the_lives_of_a_run_are_one(tmp_path):
+    pytest.importorskip("wandb")
+    folders = [tmp_path / study / "мой" for study in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        log("wandb", folder, 0, range(1, 3))
+    log("wandb", folders[0], 1, range(3, 5), written=2)
+    ids = [(folder / "wandb" / "id").read_text().strip() for folder in folders]
+    assert ids[0] != ids[1]
+    for folder, known, parts in zip(folders, ids, (2, 1), strict=True):
+        found = [path.name for path in folder.glob("wandb/offline-run-*/*.wandb")]
+        assert found == [f"run-{known}.wandb"] * parts
 
 
 def test_numbers_of_a_line_have_paths_and_are_finite():
@@ -50,23 +77,23 @@ def test_numbers_of_a_line_have_paths_and_are_finite():
     assert numbers_of(line, "train") == {"train/loss": 1.0, "train/losses/a b": 0.5}
 
 
-def test_a_sink_without_its_package_is_said_once_with_what_to_install(tmp_path, monkeypatch, capfd):
+def test_a_sink_without_its_package_is_said_once_with_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    (sink,) = open_sinks(["wandb"], Origin(tmp_path, 0, 0, 0, ""))
+    (sink,) = open_sinks(["wandb"], Origin(tmp_path, 0, 0, ""))
     for step in range(5):
         sink.write(step, {"x": 1.0})
     close_sinks([sink])
-    assert capfd.readouterr().err.count("pip install 'matsci-hpc[wandb]'") == 1
+    assert capsys.readouterr().err.count("pip install 'matsci-hpc[wandb]'") == 1
 
 
-def test_a_sink_that_cannot_write_is_said_once_and_ends_nothing(tmp_path, capfd):
+def test_a_sink_that_cannot_write_is_said_once_and_ends_nothing(tmp_path, capsys):
     pytest.importorskip("tensorboard")
     (tmp_path / "tensorboard").write_text("in the way")
-    (sink,) = open_sinks(["tensorboard"], Origin(tmp_path, 0, 0, 0, ""))
+    (sink,) = open_sinks(["tensorboard"], Origin(tmp_path, 0, 0, ""))
     for step in range(5):
         sink.write(step, {"x": 1.0})
     close_sinks([sink])
-    said = capfd.readouterr().err
+    said = capsys.readouterr().err
     assert said.count("warning: records.sinks: tensorboard: ") == 1
     assert "training goes on without this log" in said
 

@@ -23,6 +23,12 @@ def test_a_quantile_of_the_last_norms_is_the_bound():
     assert bound.bound(1.0) == pytest.approx(np.quantile([*norms[-49:], 1.0], 0.9))
 
 
+def test_batches_without_any_target_do_not_stop_the_others():
+    bound = ClipBound(Optimizer(clip_quantile=0.1, clip_window=20))
+    found = [bound.bound(0.0 if step % 4 == 0 else 1.0) for step in range(40)]
+    assert found[-1] == 1.0
+
+
 def test_the_lower_bound_counts_and_a_stopped_run_goes_on():
     config = Optimizer(clip_quantile=0.5, clip_norm=3.0)
     bound, again = ClipBound(config), ClipBound(config)

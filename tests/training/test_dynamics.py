@@ -2,13 +2,17 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from ranks import run_ranks
+from ranks import mpirun, run_command, run_ranks
 from safetensors.torch import load_file
+from sink_logs import read_mlflow, read_tensorboard, read_wandb
 
+from matsci_hpc.analysis.records import read_run
+from matsci_hpc.telemetry.rank_lines import BYTES_PER_RANK
 from matsci_hpc.whole_files import file_checksum
 
 pytestmark = pytest.mark.mpi
@@ -125,6 +129,15 @@ def test_a_checkpoint_of_the_format_before_is_gone_on_from(copy_of_whole, lines)
     assert (run / "checkpoints/step-000022/average.safetensors").exists()
 
 
+def gone_back_to(run: Path, step: int) -> None:
+    """As if the run had been killed when this was its newest checkpoint."""
+    assert (run / f"checkpoints/step-{step:06d}").is_dir()
+    for path in (run / "checkpoints").glob("step-*"):
+        if int(path.name[5:]) > step:
+            shutil.rmtree(path)
+    (run / "DONE").unlink()
+
+
 SPIKY = ("steps=30", "spikes={window: 10, threshold: 1, before: 4, on_spike: rollback, rollback: {limit: 2}}")
 
 
@@ -174,14 +187,109 @@ def test_a_run_that_was_killed_after_a_rollback_ends_the_same(train, lines):
     whole = train("whole", 2, *SPIKY)
     killed = train("killed", 2, *SPIKY)
     event = next(line for line in lines(whole, "dynamics") if "rollback" in line)
-    for path in (killed / "checkpoints").glob("step-*"):
-        shutil.rmtree(path)
-    (killed / "DONE").unlink()
-    assert event["step"] > 0
+    gone_back_to(killed, event["step"])
     result = run_ranks(2, "train", killed / "config.yaml")
     assert result.returncode == 0, result.stderr
     mine, theirs = last(killed), last(whole)
     assert all(torch.equal(mine[name], value) for name, value in theirs.items())
+    again, once = read_run(killed), read_run(whole)
+    assert len(lines(killed, "dynamics")) > len(lines(whole, "dynamics"))
+    assert without_life(again.spikes) == without_life(once.spikes)
+    assert without_life(again.rollbacks) == without_life(once.rollbacks)
+    assert without_life(again.dynamics) == without_life(once.dynamics)
+
+
+def test_the_logs_of_other_programs_follow_a_rollback(train, monkeypatch):
+    for name in ("tensorboard", "mlflow", "wandb"):
+        pytest.importorskip(name)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run = train("run", 1, *SPIKY, "log_every=2", "records.sinks=[mlflow,wandb,tensorboard]")
+    found = read_run(run)
+    assert len(found.rollbacks) == 2
+    losses = {line["step"]: line["loss"] for line in found.steps}
+    held_out = {line["step"]: line["loss"] for line in found.evaluations}
+    for name, read in (("mlflow", read_mlflow), ("wandb", read_wandb), ("tensorboard", read_tensorboard)):
+        log = read(run / name)
+        assert dict(log["train/loss"]) == pytest.approx(losses, rel=1e-6), name
+        assert dict(log["val/loss"]) == pytest.approx(held_out, rel=1e-6), name
+        assert dict(log["train/rollbacks"])[30] == 2, name
+
+
+def test_records_of_the_course_given_up_are_taken_back(train):
+    bound = f"records.ranks_mb={30 * 1 * BYTES_PER_RANK / 4 / 1e6}"
+    run = train("run", 1, *SPIKY, bound, "dynamics.every_steps=2", "record_samples=true")
+    found = read_run(run)
+    (first, second) = found.rollbacks
+    assert {first["spike_step"], second["spike_step"]} <= {line["step"] for line in found.spikes}
+    courses = [(0, first["step"]), (first["step"], second["step"]), (second["step"], 30)]
+    if second["step"] < first["step"]:
+        courses = [(0, second["step"]), (0, 0), (second["step"], 30)]
+    belongs = {step: number for number, (start, end) in enumerate(courses) for step in range(start + 1, end + 1)}
+    for line in [*found.steps, *found.dynamics]:
+        assert line["rollbacks"] == belongs[line["step"]]
+    assert all(line["update_norm"] is not None for line in found.dynamics)
+    # Four steps a line, none missing and none twice, and each the sum of its own steps.
+    assert [line["step"] for line in found.ranks] == [4, 8, 12, 16, 20, 24, 28, 30]
+    graphs = {line["step"]: line["edges"] for line in found.steps}
+    for before, line in zip([0, 4, 8, 12, 16, 20, 24, 28], found.ranks, strict=True):
+        assert (line["first_step"], line["steps"]) == (before + 1, line["step"] - before)
+        assert line["edges"] == [sum(graphs[step] for step in range(before + 1, line["step"] + 1))]
+    taken = [json.loads(line) for line in (run / "samples/rank-00000.jsonl").read_text().splitlines()]
+    assert {line["rollbacks"] for line in taken} == {0, 1, 2}
+
+
+def test_every_checkpoint_that_a_run_may_go_back_to_has_its_best_one_beside_it(train):
+    run = train("run", 1, *SPIKY, "checkpoint={every_steps: 5, keep: 3}", "evaluate.every_steps=3")
+    assert read_run(run).rollbacks
+    best = {
+        int(path.name[5:]): json.loads((path / "state.json").read_text())["run"]["best_step"]
+        for path in (run / "checkpoints").glob("step-*")
+    }
+    assert best[25] == 24  # which neither is among the newest nor the best of all
+    assert set(best.values()) <= best.keys()
+
+
+def test_a_best_checkpoint_that_is_gone_is_not_waited_for(train):
+    plain = train("plain", 1, "steps=30", "evaluate.every_steps=24", "checkpoint={every_steps: 5, keep: 30}")
+    gone_back_to(plain, 25)
+    shutil.rmtree(plain / "checkpoints/step-000024")
+    newest = plain / "checkpoints/step-000025"
+    state = json.loads((newest / "state.json").read_text())
+    assert state["run"]["best_step"] == 24
+    state["run"]["best_loss"] = 0.0  # which none reaches again
+    (newest / "state.json").write_text(json.dumps(state))
+    sums = json.loads((newest / "checksums.json").read_text())
+    (newest / "checksums.json").write_text(json.dumps(sums | {"state.json": file_checksum(newest / "state.json")}))
+    result = run_ranks(1, "train", plain / "config.yaml", *SPIKY[1:])
+    assert result.returncode == 0, result.stderr
+    (event, *_) = read_run(plain).rollbacks
+    assert event["step"] == 25
+    state = json.loads((plain / "checkpoints/step-000030/state.json").read_text())["run"]
+    assert state["best_step"] == 30
+
+
+# Checkpoints lie on a disk that takes its time over every file.
+SLOW_DISK = """\
+import time
+from matsci_hpc import cli
+from matsci_hpc.training import checkpoint
+original = checkpoint.file_checksum
+def slow(path, *arguments):
+    time.sleep(1.5)
+    return original(path, *arguments)
+checkpoint.file_checksum = slow
+cli.main()
+"""
+
+
+def test_a_slow_look_for_a_checkpoint_is_no_hang(config, tmp_path):
+    program = tmp_path / "slow.py"
+    program.write_text(SLOW_DISK)
+    spikes = "spikes={window: 10, threshold: 1, on_spike: rollback, rollback: {limit: 1, back_steps: 4}}"
+    words = [program, "train", config, f"run_dir={tmp_path / 'run'}", "steps=30", spikes, "parallel.timeout_s=4"]
+    result = run_command(mpirun(2, sys.executable, *words))
+    assert result.returncode == 0, result.stderr
+    assert read_run(tmp_path / "run").rollbacks
 
 
 def test_the_same_samples_again_at_a_lower_rate(train, lines):

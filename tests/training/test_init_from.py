@@ -106,6 +106,18 @@ def test_the_encoder_is_the_other_runs_best_and_the_heads_are_those_of_the_seed(
     assert len(changed) > 10
 
 
+def test_averaged_parameters_are_taken_where_there_are_any(train, first_parameters):
+    averaged = train("averaged", 1, "average.decay=0.9", "evaluate.every_steps=20")
+    tuned = first_parameters("tuned", 1, f"init_from={averaged}")[0]
+    checkpoint = averaged / "checkpoints" / "step-000020"
+    average, model = (load_file(checkpoint / f"{kind}.safetensors") for kind in ("average", "model"))
+    names = [name for name in tuned if name.startswith("encoder.")]
+    assert all(torch.equal(tuned[name], average[name]) for name in names)
+    assert not all(torch.equal(model[name], average[name]) for name in names)
+    origin = origin_of(averaged.parent / "tuned")
+    assert (origin["weights"], origin["checksum"]) == ("average", file_checksum(checkpoint / "average.safetensors"))
+
+
 def test_what_belongs_to_a_target_is_not_taken_even_if_it_would_fit(whole, first_parameters):
     """Both runs learn the same targets of the same shapes, scaled by other samples."""
     options = ("data.split=val", "data.held_out=train")
@@ -151,7 +163,8 @@ def test_a_resumed_run_goes_on_from_its_own_checkpoint_and_remembers(pretrained,
     whole = train("whole", 1, f"init_from={pretrained}")
     parts = train("parts", 1, f"init_from={copied}", "max_time_s=0.0001")
     checkpoint = copied / "checkpoints" / "step-000008"
-    origin = {"path": str(checkpoint), "step": 8, "checksum": file_checksum(checkpoint / "model.safetensors")}
+    checksum = file_checksum(checkpoint / "model.safetensors")
+    origin = {"path": str(checkpoint), "step": 8, "weights": "model", "checksum": checksum}
     assert origin_of(parts) == origin
     shutil.rmtree(copied)  # nothing of it is needed any more
     train("parts", 2, f"init_from={copied}", "max_time_s=0.0001")

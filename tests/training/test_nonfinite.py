@@ -8,8 +8,10 @@ import pytest
 import torch
 from ranks import mpirun, run_command
 from safetensors.torch import load_file
+from sink_logs import read_mlflow, read_wandb
 
 from matsci_hpc.config.train import Schedule
+from matsci_hpc.telemetry.rank_lines import BYTES_PER_RANK
 from matsci_hpc.training.optimization import learning_rate
 
 pytestmark = pytest.mark.mpi
@@ -60,6 +62,37 @@ def test_stop_names_the_rank_and_leaves_what_led_to_it(corrupted_run):
     saved = load_file(run / "checkpoints" / "step-000004" / "model.safetensors")
     for name, value in load_file(dump / "model.safetensors").items():
         assert torch.equal(saved[name], value)
+
+
+def test_an_orderly_end_closes_the_records_and_the_logs(corrupted_run, lines, monkeypatch):
+    for name in ("mlflow", "wandb"):
+        pytest.importorskip(name)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    bound = f"ranks_mb: {10 * 3 * BYTES_PER_RANK / 8 / 1e6}"
+    run, result = corrupted_run({5}, f"records={{sinks: [mlflow, wandb], {bound}}}", "evaluate.every_steps=100")
+    assert result.returncode == 2, result.stderr
+    (line,) = lines(run, "ranks")  # of eight steps if they had been taken
+    assert (line["first_step"], line["step"]) == (1, 4)
+    losses = {line["step"]: line["loss"] for line in lines(run)}
+    assert list(losses) == [1, 2, 3, 4]
+    for name, read in (("mlflow", read_mlflow), ("wandb", read_wandb)):
+        assert dict(read(run / name)["train/loss"]) == losses, name
+
+
+def test_the_steps_before_a_spike_have_their_own_gradients(corrupted_run, lines):
+    options = ("steps=30", "nonfinite.policy=skip", "spikes={window: 10, threshold: 1, before: 6}")
+    run, result = corrupted_run({27}, *options, "dynamics.every_steps=1")
+    assert result.returncode == 0, result.stderr
+    alike = {line["step"]: line["autocorrelation"][0] for line in lines(run, "dynamics")}
+    spikes = [line for line in lines(run, "dynamics") if "spike" in line and line["step"] > 28]
+    assert spikes
+    for line in spikes:
+        before = {each["step"]: each["autocorrelation"] for each in line["spike"]["before"]}
+        assert {26, 27, 28} <= before.keys()
+        # Of step 28, the gradient before is that of 26.
+        assert {step for step, value in before.items() if value is None} == {27, 28}
+        known = {step: value for step, value in before.items() if value is not None}
+        assert known == pytest.approx({step: alike[step] for step in known}, rel=1e-6)
 
 
 def test_skip_leaves_parameters_and_optimizer_alone_and_counts(corrupted_run, lines):

@@ -11,6 +11,7 @@ from ranks import mpirun, run_command, run_ranks
 from sink_logs import read_mlflow, read_tensorboard, read_wandb
 
 from matsci_hpc.analysis.records import read_lines, read_run, valid_steps
+from matsci_hpc.telemetry.rank_lines import BYTES_PER_RANK
 
 pytestmark = pytest.mark.mpi
 
@@ -25,6 +26,23 @@ def slow(*arguments):
         time.sleep(0.1)
     return original(*arguments)
 step.local_losses = slow
+cli.main()
+"""
+
+# Rank 0 takes long over its records.
+SLOW_RECORDS = """\
+import time
+from matsci_hpc import cli
+from matsci_hpc.training import dynamics_records
+def slowed(original):
+    def slow(self, *arguments, **options):
+        if self._lines is not None:
+            time.sleep(0.3)
+        return original(self, *arguments, **options)
+    return slow
+for name in ("before_move", "after_move"):
+    kind = dynamics_records.DynamicsRecords
+    setattr(kind, name, slowed(getattr(kind, name)))
 cli.main()
 """
 
@@ -70,6 +88,17 @@ def test_a_slow_rank_is_named_in_the_line_in_the_log_and_in_the_report(config, t
     assert "rank 1 on" in run_ranks(1, "watch", run, "--once").stdout
 
 
+def test_rank_0_is_no_straggler_for_what_it_records(config, tmp_path, lines):
+    run, program = tmp_path / "run", tmp_path / "slow.py"
+    program.write_text(SLOW_RECORDS)
+    words = [program, "train", config, f"run_dir={run}", "steps=6", "records.straggler_ratio=15"]
+    result = run_command(mpirun(2, sys.executable, *words))
+    assert result.returncode == 0, result.stderr
+    for line in lines(run)[1:]:
+        assert line["stragglers"] == []
+        assert line["other_time_s"] > 0.2
+
+
 def test_records_and_sinks_go_on_after_a_kill_without_repeating_a_step(train_in, config, tmp_path, monkeypatch):
     for name in ("tensorboard", "mlflow", "wandb"):
         pytest.importorskip(name)
@@ -77,7 +106,7 @@ def test_records_and_sinks_go_on_after_a_kill_without_repeating_a_step(train_in,
     run = tmp_path / "run"
     sinks = "records.sinks=[tensorboard,mlflow,wandb]"
     # Lines of ranks.jsonl of four steps each, off the grid of the checkpoints.
-    bound = f"records.ranks_mb={(20 * 2 * 120 / 4) / 1e6}"
+    bound = f"records.ranks_mb={(20 * 2 * BYTES_PER_RANK / 4) / 1e6}"
     train_in(run, 2, sinks, bound)
     (run / "DONE").unlink()
     for path in (run / "checkpoints").iterdir():  # as if killed at the end, with step 15 as its newest checkpoint
@@ -101,6 +130,26 @@ def test_records_and_sinks_go_on_after_a_kill_without_repeating_a_step(train_in,
         assert Counter(step for step, _ in found["train/loss"]) == Counter(range(1, 21)), name
         assert dict(found["train/loss"]) == pytest.approx(loss, rel=1e-6), name
         assert [step for step, _ in found["val/gap/mae"]] == [8, 16, 20], name
+
+
+def test_other_logs_follow_a_run_that_goes_on_with_another_learning_rate(train_in, config, tmp_path, monkeypatch):
+    for name in ("tensorboard", "mlflow", "wandb"):
+        pytest.importorskip(name)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run = tmp_path / "run"
+    sinks = "records.sinks=[tensorboard,mlflow,wandb]"
+    train_in(run, 1, sinks)
+    (run / "DONE").unlink()
+    for path in (run / "checkpoints").iterdir():
+        if int(path.name.removeprefix("step-")) > 15:
+            shutil.rmtree(path)
+    result = run_ranks(1, "train", config, f"run_dir={run}", sinks, "optimizer.lr=1e-4")
+    assert result.returncode == 0, result.stderr
+    steps = read_run(run).steps
+    for name, read in (("tensorboard", read_tensorboard), ("mlflow", read_mlflow), ("wandb", read_wandb)):
+        found = read(Path(run) / name)
+        for key in ("loss", "lr"):
+            assert dict(found[f"train/{key}"]) == pytest.approx({line["step"]: line[key] for line in steps}, rel=1e-6)
 
 
 def test_a_sink_that_fails_does_not_end_a_run(config, tmp_path):

@@ -1,6 +1,8 @@
 """A store of files of MLflow, in RUN_DIR/mlflow."""
 
 import os
+import posixpath
+import re
 import time
 from typing import Any
 
@@ -10,7 +12,9 @@ EXPERIMENT = "matsci-hpc"
 
 
 class Mlflow:
-    """One run for all lives. Its files only grow, and steps that are repeated come out the same: so they are left out.
+    """One run for all lives. Its files only grow: of a step that is written again, the latest value counts.
+
+    Repetitions with the same results are left out.
 
     Args:
         origin: of the run.
@@ -34,18 +38,36 @@ class Mlflow:
             self._run_id = self._client.create_run(number, run_name=origin.folder.resolve().name).info.run_id
             self._client.log_text(self._run_id, origin.config, "config.yaml")
         self._last: dict[str, int] = {}
+        self._names: dict[str, str] = {}
 
-    def write(self, step: int, numbers: Numbers) -> None:
-        """Add the numbers of a step."""
+    def write(self, step: int, numbers: Numbers, *, repeated: bool = False) -> None:
+        """Add the numbers of a step; those that are repeated only where the store lacks them."""
         now_ms = int(1e3 * time.time())
-        fresh = [self._metric(name, value, now_ms, step) for name, value in numbers.items() if step > self._step(name)]
+        named = {self._name(name): value for name, value in numbers.items()}
+        fresh = [
+            self._metric(name, value, now_ms, step)
+            for name, value in named.items()
+            if not repeated or step > self._step(name)
+        ]
         if fresh:
             self._client.log_batch(self._run_id, metrics=fresh)
-            self._last.update({each.key: step for each in fresh})
+            self._last.update({each.key: max(step, self._last.get(each.key, step)) for each in fresh})
+
+    def go_back(self, step: int) -> None:
+        """Nothing is to be done: what is written from here on has later times."""
 
     def close(self) -> None:
         """Mark the run as ended; a later life goes on with it."""
         self._client.set_terminated(self._run_id)
+
+    def _name(self, name: str) -> str:
+        """A name as MLflow allows it, another one for each."""
+        if name not in self._names:
+            allowed = posixpath.normpath(re.sub(r"[^\w/.\- :]", "_", name))
+            while allowed in self._names.values():
+                allowed += "_"
+            self._names[name] = allowed
+        return self._names[name]
 
     def _step(self, name: str) -> int:
         """The last step of a number that is in the store."""

@@ -16,8 +16,18 @@ TRAINING = "train"
 class Sink(Protocol):
     """A log of another program."""
 
-    def write(self, step: int, numbers: Numbers) -> None:
-        """Add the numbers of a step, by name."""
+    def write(self, step: int, numbers: Numbers, *, repeated: bool = False) -> None:
+        """Add the numbers of a step, by name.
+
+        Args:
+            step: of the run.
+            numbers: the newest of a step count.
+            repeated: whether a life before wrote the same results of this step.
+        """
+        ...
+
+    def go_back(self, step: int) -> None:
+        """The run has gone back to an earlier step: what was written beyond it is of a course that was given up."""
         ...
 
     def close(self) -> None:
@@ -32,14 +42,13 @@ class Origin:
     Attributes:
         folder: of the run.
         step: that this life goes on from; what a life before wrote beyond it is taken back.
-        written_step, evaluated_step: the last step that any life wrote metrics or an evaluation of, 0 for none.
+        lines: of metrics and evaluations that all lives before wrote.
         config: resolved, as YAML.
     """
 
     folder: Path
     step: int
-    written_step: int
-    evaluated_step: int
+    lines: int
     config: str
 
 

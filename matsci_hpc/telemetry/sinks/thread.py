@@ -35,26 +35,26 @@ class SinkThread:
     def __init__(self, name: str, opener: Callable[[], Sink]) -> None:
         self._name = name
         self._opener = opener
-        self._lines: queue.Queue[tuple[int, Numbers] | None] = queue.Queue(MAX_WAITING)
+        self._calls: queue.Queue[Callable[[Sink], None] | None] = queue.Queue(MAX_WAITING)
         self._failed = False
+        self._saying = threading.Lock()
         # A daemon: a sink that hangs must not keep a rank that is done.
         self._thread = threading.Thread(target=self._run, name=f"sink {name}", daemon=True)
         self._thread.start()
 
-    def write(self, step: int, numbers: Numbers) -> None:
-        """Hand over the numbers of a step; dropped once the sink has failed."""
-        if self._failed:
-            return
-        try:
-            self._lines.put_nowait((step, numbers))
-        except queue.Full:
-            self._fail(f"it has not taken {MAX_WAITING:,} lines")
+    def write(self, step: int, numbers: Numbers, *, repeated: bool = False) -> None:
+        """Hand over the numbers of a step, as of `Sink.write`; dropped once the sink has failed."""
+        self._call(lambda sink: sink.write(step, numbers, repeated=repeated))
+
+    def go_back(self, step: int) -> None:
+        """Tell of a rollback, after the lines before it."""
+        self._call(lambda sink: sink.go_back(step))
 
     def end(self) -> None:
         """No more lines will come."""
         if not self._failed:
             with contextlib.suppress(queue.Full):
-                self._lines.put_nowait(None)
+                self._calls.put_nowait(None)
 
     def wait(self, until_s: float, tick: Callable[[], None] = lambda: None) -> None:
         """Wait, after `end`, until everything is written.
@@ -69,11 +69,19 @@ class SinkThread:
             self._thread.join(POLL_S)
             tick()
 
+    def _call(self, call: Callable[[Sink], None]) -> None:
+        if self._failed:
+            return
+        try:
+            self._calls.put_nowait(call)
+        except queue.Full:
+            self._fail(f"it has not taken {MAX_WAITING:,} lines")
+
     def _run(self) -> None:
         try:
             sink = self._opener()
-            while (line := self._lines.get()) is not None and not self._failed:
-                sink.write(*line)
+            while (call := self._calls.get()) is not None and not self._failed:
+                call(sink)
             sink.close()
         except ImportError:
             self._fail(f"its package is not installed: pip install 'matsci-hpc[{self._name}]'")
@@ -82,11 +90,13 @@ class SinkThread:
 
     def _fail(self, why: str) -> None:
         """Say it once, and drop what follows."""
-        if not self._failed:
-            self._failed = True
+        with self._saying:  # who waits for the end of this sink finds it said
+            if self._failed:
+                return
             print(
                 f"matsci-hpc: warning: records.sinks: {self._name}: {why}; training goes on without this log, "
                 "metrics.jsonl has everything",
                 file=sys.stderr,
                 flush=True,
             )
+            self._failed = True

@@ -36,7 +36,7 @@ def test_ratios_fall_into_two_parts_before_the_loss_jumps(seed):
         gradients.zero()
         loss = (model(inputs) - outputs).square().mean()
         loss.backward()
-        correlation.add(project(gradients.buffer))
+        correlation.add(project(gradients.buffer), step)
         spike = detector.look(loss.item())
         if spike is not None:
             break
@@ -56,4 +56,4 @@ def test_ratios_fall_into_two_parts_before_the_loss_jumps(seed):
     assert [each["step"] for each in before] == list(range(step - BEFORE, step))
     calm = median(each.bimodality for each in shapes[40:100])
     assert max(each.bimodality for each in shapes[-BEFORE:]) > max(0.5, 3 * calm)
-    assert median(likeness) < -0.8  # one direction, another sign at every step
+    assert median(likeness.values()) < -0.8  # one direction, another sign at every step

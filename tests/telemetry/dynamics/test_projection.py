@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from matsci_hpc.loading.permutation import keyed_number, keyed_words
 from matsci_hpc.telemetry.dynamics.projection import BLOCK, DIMENSION, Projection, Run, runs_of
 
 
@@ -42,6 +43,31 @@ def test_the_layout_of_the_buffer_changes_nothing():
     other = Projection(3, runs)(torch.cat([each.detach() for each in layout]))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
     assert not torch.allclose(one, Projection(4, runs)(torch.cat([each.detach() for each in layout])))
+
+
+def test_many_blocks_at_once_are_no_other_numbers():
+    """Whole numbers, so that no order of adding them rounds."""
+    torch.manual_seed(0)
+    size = 40 * BLOCK + 77
+    gradient = torch.randint(-9, 10, (size,)).float()
+    projected = Projection(5, [Run(0, 0, size)])(gradient)
+    # The same numbers in two runs that are cut off the blocks' bounds, as with another number of ranks.
+    cut = 17 * BLOCK + 5
+    moved = torch.cat([gradient[cut:], gradient[:cut]])
+    assert torch.equal(Projection(5, [Run(0, cut, size - cut), Run(size - cut, 0, cut)])(moved), projected)
+    expected = torch.zeros(BLOCK)
+    signs, order = signs_of(5)
+    for block in range(41):
+        part = gradient[block * BLOCK : (block + 1) * BLOCK]
+        place = keyed_number(BLOCK, "block", 5, block)
+        expected[: len(part)] += part * signs[place : place + len(part)]
+    assert torch.equal(expected[order].view(DIMENSION, -1).sum(1), projected)
+
+
+def signs_of(seed):
+    bits = np.unpackbits(keyed_words(2 * BLOCK // 64, "signs", seed).astype("<u8").view(np.uint8))
+    order = np.argsort(keyed_words(BLOCK, "places", seed), kind="stable")
+    return torch.from_numpy(2.0 * bits.astype(np.float32) - 1.0), torch.from_numpy(order)
 
 
 def test_signs_and_places_are_the_same_for_ever():
