@@ -54,14 +54,14 @@ def watch(folder: Path, *, once: bool, every_s: float) -> None:
     if once or not console.is_terminal:
         console.print(view(newest, fancy=_fancy(console)))
         return
-    with Live(view(newest, fancy=_fancy(console)), console=console, auto_refresh=False) as live:
-        try:
+    try:
+        with Live(view(newest, fancy=_fancy(console)), console=console, auto_refresh=False) as live:
             while newest.state != "complete":
                 time.sleep(every_s)
                 newest = tail.look()
                 live.update(view(newest, fancy=_fancy(console)), refresh=True)
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:  # the view ends, the run does not
+        return
 
 
 def view(newest: Newest, *, fancy: bool = True) -> Group:
