@@ -24,8 +24,8 @@ RULE = "radius, images included, ties at the cutoff are edges (tolerance 1e-4 an
 TIE_TOLERANCE = 1e-4
 """Angstrom."""
 MAX_DEGREE = int(np.iinfo(np.uint16).max)
-MAX_BOXES = 2e6
-"""Boxes of the size of the cutoff around all atoms, of 250 bytes each in the search: 0.5 GB, a cube of 125 cutoffs."""
+MAX_BOXES = 3e6
+"""Boxes of the size of the cutoff around all atoms, of 250 bytes each in the search: 0.75 GB, a cube of 140 cutoffs."""
 MAX_IMAGES = 2e7
 """Images of atoms that a search may visit: damaged files would take all time, crystals need 1e5."""
 

@@ -74,6 +74,7 @@ def test_the_numbers_agree_with_each_other(config):
     assert planned(config, "--ranks", 3, "precision=float64")["memory"]["parameters"] == 2 * memory["parameters"]
 
 
+@pytest.mark.slow
 def test_more_parts_and_narrower_models_take_less_memory(config):
     whole = planned(config, "--ranks", 1)
     assert planned(config, "--ranks", 1, "batch.micro_batches=4")["rank_bytes"] < 0.5 * whole["rank_bytes"]

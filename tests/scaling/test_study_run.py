@@ -289,6 +289,7 @@ def test_weak_scaling_keeps_the_batch_of_a_rank(make_study):
     assert {run.config.batch.graphs for run in runs} == {3, 6, 12}
 
 
+@pytest.mark.slow
 def test_failed_runs_are_named_and_tried_again(make_study, tmp_path):
     path = make_study(axes={"ranks": [2], "threads": [1]})
     failed = run_program("study", "run", path)

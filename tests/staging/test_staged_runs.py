@@ -60,6 +60,7 @@ def test_the_staged_copy_is_what_is_read(crystals, config, tmp_path):
     assert run_ranks(2, "train", config(data), f"run_dir={tmp_path / 'c'}").returncode == 3
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_staged_otherwise(crystals, config, losses, tmp_path):
     path, run = config(crystals), f"run_dir={tmp_path / 'run'}"
     assert run_ranks(2, "train", path, run, "max_time_s=1.0e-6").returncode == 0

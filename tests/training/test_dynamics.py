@@ -58,6 +58,7 @@ def test_a_line_holds_what_the_step_did_to_every_layer(train, lines):
     assert shares[19] < 0.5
 
 
+@pytest.mark.slow
 def test_virtual_ranks_see_the_noise_of_real_ones(train, lines):
     real, virtual = train("real", 4), train("virtual", 2, "parallel.virtual_ranks=2", "parallel.backend=mpi")
     seven = [line for line in lines(real) if line["graphs"] == 7]
@@ -183,6 +184,7 @@ def test_a_spike_takes_the_run_back_and_past_its_samples(train, lines, ranks):
         assert not set(line["samples"]) & {sample for each in earlier for sample in each["samples"]}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_after_a_rollback_ends_the_same(train, lines):
     whole = train("whole", 2, *SPIKY)
     killed = train("killed", 2, *SPIKY)

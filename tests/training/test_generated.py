@@ -100,6 +100,7 @@ def test_clouds_of_another_version_are_not_taken_for_data_prepared_anew(train, c
         resume(anew)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_was_trained_on(train, config, tmp_path):
     run = train("made", 1, f"data.train=[{ENDLESS}]", "steps=3")
     (described,) = json.loads(RunFolder(run).data.read_text())

@@ -241,6 +241,7 @@ def test_what_is_no_run_is_refused(config, crystals, tmp_path):
     assert "holds no usable checkpoint; train it until it has saved one" in error
 
 
+@pytest.mark.slow
 def test_it_may_not_change_once_the_run_has_trained(pretrained, config, train, tmp_path):
     train("run", 1, f"init_from={pretrained}", "max_time_s=0.0001")
     words = ["train", str(config), f"run_dir={tmp_path / 'run'}", "steps=20", "max_time_s=0.0001"]

@@ -110,6 +110,7 @@ PLAIN = "{target: my_models.Plain, arguments: {width: 10}, embedding_width: 10}"
 REGISTERED = "{name: plain_of_mine, arguments: {width: 10}, embedding_width: 10}"
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_with_tied_frozen_and_unused_parameters(own, lines):
     one, said = own("one", 1, PLAIN)
     assert said.returncode == 0, said.stderr

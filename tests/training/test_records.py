@@ -132,6 +132,7 @@ def test_records_and_sinks_go_on_after_a_kill_without_repeating_a_step(train_in,
         assert [step for step, _ in found["val/gap/mae"]] == [8, 16, 20], name
 
 
+@pytest.mark.slow
 def test_other_logs_follow_a_run_that_goes_on_with_another_learning_rate(train_in, config, tmp_path, monkeypatch):
     for name in ("tensorboard", "mlflow", "wandb"):
         pytest.importorskip(name)

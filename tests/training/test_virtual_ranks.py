@@ -48,6 +48,7 @@ def test_without_an_order_they_differ_by_rounding_alone(whole, train, lines):
     assert_same_run(lines, whole(1), few, steps=20, tolerance=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_on_real_ranks_goes_on_with_virtual_ones(four, train, lines):
     stopped = train("stopped", 4, *SHORT[1:], "steps=12", "max_time_s=1e-9", ORDERED, "precision=float32")
     assert 0 < len(lines(stopped)) < 12
