@@ -1,19 +1,18 @@
 """How long a step takes: from what this run or a like one has written down, or from a trial here."""
 
 import itertools
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
 
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.preflight.measured import Trial
 from matsci_hpc.preflight.words import counted, time_in_words
+from matsci_hpc.telemetry.lines import whole_lines
 
 NEWEST_LINES = 200
 """Of metrics.jsonl that a speed is taken from."""
@@ -69,7 +68,7 @@ def recorded_speed(run_dir: Path, wanted: Wanted) -> Speed | None:
         run_dir: of the recorded run.
         wanted: of the run to come.
     """
-    lines = read_lines(run_dir / "metrics.jsonl")[-NEWEST_LINES:]
+    lines = whole_lines(run_dir / "metrics.jsonl")[-NEWEST_LINES:]
     # The first line of a life holds the steps that allocate memory and read cold files.
     usable = [line for before, line in itertools.pairwise(lines) if line.get("life") == before.get("life")]
     times: list[tuple[int, float, float, float]] = []
@@ -90,7 +89,7 @@ def recorded_speed(run_dir: Path, wanted: Wanted) -> Speed | None:
     for ranks, compute_s, step_s, efficiency in times:
         worse = efficiency / wanted.efficiency if wanted.efficiency and ranks != wanted.ranks else 1.0
         steps.append(step_s + compute_s * (work * worse * ranks / wanted.ranks - 1))
-    evaluations = [each.get("time_taken_s") for each in read_lines(run_dir / "evaluations.jsonl")]
+    evaluations = [each.get("time_taken_s") for each in whole_lines(run_dir / "evaluations.jsonl")]
     taken = [float(each) for each in evaluations if isinstance(each, int | float)]
     ranks_then = sorted({ranks for ranks, *_ in times})
     on = ", ".join(f"{each:,}" for each in ranks_then)
@@ -152,23 +151,6 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
         return min(values), max(values)
     cuts = quantiles(values, n=20)
     return cuts[0], cuts[-1]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Records of a file of JSON lines; torn ones are left out."""
-    found = []
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
 
 
 def in_words(speed: Speed) -> str:

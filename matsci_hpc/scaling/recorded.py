@@ -12,9 +12,10 @@ from matsci_hpc.analysis.records import read_lines as read_rank_lines
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.preflight.speed import ATOM, EDGE, read_lines
+from matsci_hpc.preflight.speed import ATOM, EDGE
 from matsci_hpc.scaling.noise import largest_of
 from matsci_hpc.scaling.step_cost import Floats, Line, fit_line
+from matsci_hpc.telemetry.lines import whole_lines
 
 SAME = ("model", "precision", "optimize")
 """Sections that decide what a step of given samples costs."""
@@ -131,7 +132,7 @@ def _by_rank(run_dir: Path) -> Iterator[tuple[Floats, Floats]]:
 
 def _usable(run_dir: Path) -> list[_Line]:
     """Cost and times of a mean rank, line by line; the first line of a life allocates memory and reads cold files."""
-    lines = read_lines(run_dir / "metrics.jsonl")
+    lines = whole_lines(run_dir / "metrics.jsonl")
     found = []
     for before, line in itertools.pairwise(lines):
         if before.get("life") != line.get("life"):

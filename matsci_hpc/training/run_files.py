@@ -1,12 +1,12 @@
 """The files of records that rank 0 writes for the whole run, and the logs of other programs beside them."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matsci_hpc.telemetry.interval import Interval, Values
+from matsci_hpc.telemetry.lines import whole_lines
 from matsci_hpc.telemetry.rank_lines import RankLines, intervals_per_line
 from matsci_hpc.telemetry.recorder import JsonLines
 from matsci_hpc.telemetry.sinks.opening import open_sinks
@@ -37,7 +37,7 @@ class RunFiles:
         records, folder, ranks = run.config.records, run.folder, run.comm.size
         self.watch = StragglerWatch(hosts, records.straggler_ratio)
         # Read before anything is appended: what the lives before have written.
-        before = [line for path in (folder.metrics, folder.evaluations) if records.sinks for line in _lines_of(path)]
+        before = [line for path in (folder.metrics, folder.evaluations) if records.sinks for line in _steps_of(path)]
         self._written = {_key(line): _results(line) for line in before}
         origin = Origin(folder.path, run.state.step, len(before), run.config_text)
         self._metrics = JsonLines(folder.metrics)
@@ -100,21 +100,9 @@ class RunFiles:
                 sink.write(line["step"], numbers, repeated=repeated)
 
 
-def _lines_of(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file of records, none if there is no such file."""
-    found = []
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:  # torn by a crash
-            continue
-        if isinstance(record, dict) and type(record.get("step")) is int:
-            found.append(record)
-    return found
+def _steps_of(path: Path) -> list[dict[str, Any]]:
+    """The records of a file that are about a step."""
+    return [each for each in whole_lines(path) if type(each.get("step")) is int]
 
 
 def _key(line: dict[str, Any]) -> tuple[int, str]:
