@@ -1,6 +1,7 @@
 """The commands of scaling studies; thin like those of `cli`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from matsci_hpc.cli_study_runs import (
     submit_study,
 )
 from matsci_hpc.errors import UserInputError
+
+if TYPE_CHECKING:
+    from matsci_hpc.scaling.study_courses import Course
 
 
 @click.group()
@@ -65,7 +69,7 @@ def report(
 ) -> None:
     """Efficiency and laws of scaling, of STUDY or from a file of measurements made by anyone.
 
-    With STUDY its runs are collected first.
+    With STUDY its runs are collected first, and the report shows how their losses went.
 
     \b
     Each row of FILE is one measurement, with the columns
@@ -80,17 +84,18 @@ def report(
 
     if (study is None) == (source is None):
         raise click.UsageError("give STUDY, or measurements by --from FILE" + ("" if study is None else ", not both"))
+    courses: list[Course] = []
     if study is not None:
         from matsci_hpc.scaling.study_plan import load_study
 
-        source = print_collected(load_study(study, overrides), site)
+        source, courses = print_collected(load_study(study, overrides), site)
         out = out or source.parent / "report"
     if source is None or out is None:
         raise click.UsageError("--out DIR is missing: with --from the report has no folder of its own")
     named = dict(_pair(each) for each in columns)
     table = read_results(source, labels.split(",") if labels is not None else None, named)
-    found = study_table(table, base, seed)
-    written = write_study_report(found, out, {"base": base or "fewest ranks of each series", "seed": seed})
+    found = study_table(table, base, seed, lone=bool(courses))
+    written = write_study_report(found, out, {"base": base or "fewest ranks of each series", "seed": seed}, courses)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(f"{written.page}")

@@ -2,8 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from matsci_hpc.scaling.study_courses import Course
 
 STUDY = click.argument("study", type=click.Path(path_type=Path))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
@@ -74,16 +78,16 @@ def submit_study(
 def collect_study(study: Path, overrides: tuple[str, ...], site: str | None) -> None:
     """Read the runs of a study into one table.
 
-    OUT/results.csv and results.jsonl have a row for each run, OUT/loss.csv the loss against samples and time. Runs that
-    are not complete are listed, and stand in OUT/incomplete.txt.
+    OUT/results.csv and results.jsonl have a row for each run, OUT/loss.csv the loss against samples and time,
+    OUT/dynamics.csv what the optimiser did. Runs that are not complete are listed, and stand in OUT/incomplete.txt.
     """
     from matsci_hpc.scaling.study_plan import load_study
 
     print_collected(load_study(study, overrides), site)
 
 
-def print_collected(checked: object, site: str | None) -> Path:
-    """Collect a study, say what came of it, and give the path of its table."""
+def print_collected(checked: object, site: str | None) -> tuple[Path, list["Course"]]:
+    """Collect a study, say what came of it, and give the path of its table and the courses of its losses."""
     from matsci_hpc.config.study import StudyConfig
     from matsci_hpc.scaling.study_collect import collect_study as collect
     from matsci_hpc.scaling.study_folder import StudyFolder
@@ -96,4 +100,4 @@ def print_collected(checked: object, site: str | None) -> Path:
         print(f"not in it: {name}: {reason}")
     for name, lives in found.lives.items():
         print(f"in it, but restarted: {name}: its times are of {lives} lives, each without its warm-up")
-    return path
+    return path, found.courses

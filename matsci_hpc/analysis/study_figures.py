@@ -52,7 +52,9 @@ def look(place: int) -> Look:
 
 
 def plots(study: Study) -> list[Plot]:
-    """All figures, in reading order."""
+    """All figures about scaling, in reading order."""
+    if not study.findings:
+        return []
     made = [_throughput(study), _efficiency(study), _karp_flatt(study), _residuals(study), _hours(study)]
     legend = LEGEND_LINE * _legend_lines(study)
     return [replace(plot, height=plot.height + legend) for plot in made if plot is not None]

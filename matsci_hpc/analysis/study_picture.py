@@ -13,7 +13,7 @@ _MARKERS = {
     "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "x": "x", "star": "*", "triangle-down": "v",
     "pentagon": "p",
 }  # fmt: skip
-_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 _NAME_LENGTH = 40
 
 
@@ -26,7 +26,7 @@ def picture(study: Study) -> bytes:
     figure = Figure(figsize=(9.2, 4.0 + 0.22 * legend_rows), dpi=150, layout="constrained")
     throughput, share = figure.subplots(1, 2)
     for place, each in enumerate(study.findings):
-        name = _name(each.series.name)
+        name = plain_name(each.series.name)
         points = each.efficiency.points
         ranks = [point.ranks for point in points]
         _points(throughput, place, ranks, [point.throughput for point in points], name)
@@ -75,7 +75,7 @@ def _points(
         yerr=[[max(0.0, size) for size in side] for side in ends],
         color=chosen.color,
         marker=_MARKERS[chosen.marker],
-        linestyle=_DASHES[chosen.dash] if connected else "none",
+        linestyle=DASHES[chosen.dash] if connected else "none",
         markersize=5,
         linewidth=1.2,
         capsize=2.5,
@@ -87,16 +87,21 @@ def _dress(axis: Any, title: str, ranks: list[int]) -> None:
     axis.set_title(title, loc="left", fontsize=10)
     axis.set_xscale("log", base=2)
     axis.set_xlabel("ranks", fontsize=9)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=8, length=3)
-    axis.grid(color="#e6e6e6", linewidth=0.7)
-    axis.set_axisbelow(True)
+    dress(axis)
     axis.set_xticks(ranks if len(ranks) <= 10 else [1 << power for power in range(ranks[-1].bit_length())])
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axis.minorticks_off()
 
 
-def _name(name: str) -> str:
+def dress(axis: Any) -> None:
+    """What all of our pictures share."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8, length=3)
+    axis.grid(color="#e6e6e6", linewidth=0.7)
+    axis.set_axisbelow(True)
+
+
+def plain_name(name: str) -> str:
     """A label that matplotlib does not read as a formula."""
     short = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
     return short.replace("$", r"\$")

@@ -1,18 +1,20 @@
 """The report of a scaling study: one HTML page that needs nothing else, and the same as Markdown, CSV and PNG."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matsci_hpc import __version__
 from matsci_hpc.analysis.page import asset, plotly_scripts, templates
-from matsci_hpc.analysis.study_figures import plots
+from matsci_hpc.analysis.study_courses import course_picture, course_plots, course_sheet, kinds_of
+from matsci_hpc.analysis.study_figures import Plot, plots
 from matsci_hpc.analysis.study_picture import picture
-from matsci_hpc.analysis.study_tables import sheets
+from matsci_hpc.analysis.study_tables import Sheet, sheets
 from matsci_hpc.analysis.study_text import laws_csv, markdown, points_csv
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.export import write_extra_p
 from matsci_hpc.scaling.study import Study
+from matsci_hpc.scaling.study_courses import Course, dynamics_csv, loss_csv
 from matsci_hpc.scaling.table_files import write_table
 from matsci_hpc.whole_files import file_checksum, output_error, write_atomic
 
@@ -26,13 +28,16 @@ class Written:
     """All of them, the page first."""
 
 
-def write_study_report(study: Study, out: Path, provenance: Mapping[str, object] | None = None) -> Written:
+def write_study_report(
+    study: Study, out: Path, provenance: Mapping[str, object] | None = None, courses: Sequence[Course] = ()
+) -> Written:
     """Write report.html and the files beside it. The same study gives the same bytes.
 
     Args:
         study: what was found.
         out: folder, made if it is not there; files of the same names are replaced.
         provenance: what else is to be said of where the numbers come from.
+        courses: of the losses of its runs, where it is about training.
 
     Raises:
         UserInputError: the folder may not be written.
@@ -42,38 +47,62 @@ def write_study_report(study: Study, out: Path, provenance: Mapping[str, object]
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(out, error) from None
-    title = f"Scaling of {Path(study.table.origin).name}"
     known = {**_provenance(study), **(provenance or {})}
+    kinds = kinds_of(courses)
+    content = Content(
+        title=f"{'Scaling' if study.findings else 'Losses'} of {Path(study.table.origin).name}",
+        sheets=[*sheets(study), *([course_sheet(kinds)] if kinds else [])],
+        plots=[*plots(study), *course_plots(kinds)],
+    )
     texts = {
-        "report.html": render(title, study, known),
-        "report.md": markdown(title, study, known),
-        "efficiency.csv": points_csv(study),
-        "laws.csv": laws_csv(study),
+        "report.html": render(content, study, known),
+        "report.md": markdown(content.title, study.notes, content.sheets, known),
     }
+    pictures = {}
+    if study.findings:
+        texts |= {"efficiency.csv": points_csv(study), "laws.csv": laws_csv(study)}
+        pictures["scaling.png"] = picture(study)
+    if kinds:
+        texts |= {"loss.csv": loss_csv(courses), "dynamics.csv": dynamics_csv(courses)}
+        pictures["loss.png"] = course_picture(kinds)
     for name, text in texts.items():
         # A lone surrogate, legal in JSON and in file names, has no UTF-8 form.
         write_atomic(out / name, text.encode(errors="replace"))
-    write_atomic(out / "scaling.png", picture(study))
+    for name, pixels in pictures.items():
+        write_atomic(out / name, pixels)
     write_table(out / "measurements.csv", study.table)
-    write_extra_p(out / "extra_p.jsonl", tuple(each.series for each in study.findings))
-    names = (*texts, "scaling.png", "measurements.csv", "extra_p.jsonl")
+    names = [*texts, *pictures, "measurements.csv"]
+    if study.findings:
+        write_extra_p(out / "extra_p.jsonl", tuple(each.series for each in study.findings))
+        names.append("extra_p.jsonl")
     return Written(out / "report.html", tuple(out / name for name in names))
 
 
-def render(title: str, study: Study, provenance: Mapping[str, object]) -> str:
+@dataclass(frozen=True)
+class Content:
+    """What the report shows."""
+
+    title: str
+    sheets: list[Sheet]
+    plots: list[Plot]
+
+
+def render(content: Content, study: Study, provenance: Mapping[str, object]) -> str:
     """Make the whole page."""
     scripts = plotly_scripts()
-    drawn = {f"chart-{index}": plot for index, plot in enumerate(plots(study))}
+    drawn = {f"chart-{index}": plot for index, plot in enumerate(content.plots)}
     ranks = [int(count) for each in study.findings for count in each.series.ranks]
+    size = f"{min(ranks)} to {max(ranks)} ranks" if ranks else "no two numbers of ranks to compare"
+    series = f"{len(study.findings)} series, " if ranks else ""
     return (
         templates()
         .get_template("study_report.html.j2")
         .render(
-            title=title,
-            state=f"{len(study.findings)} series, {min(ranks)} to {max(ranks)} ranks",
+            title=content.title,
+            state=f"{series}{size}",
             measurements=len(study.table.rows),
             notes=study.notes,
-            sheets=sheets(study),
+            sheets=content.sheets,
             plots=drawn,
             figures={name: plot.figure for name, plot in drawn.items()},
             provenance=provenance,

@@ -36,7 +36,9 @@ class Sheet:
 
 
 def sheets(study: Study) -> list[Sheet]:
-    """All tables, what matters most first."""
+    """All tables about scaling, what matters most first."""
+    if not study.findings:
+        return []
     return [_summary(study), _points(study), _laws(study), _residuals(study)]
 
 

@@ -11,6 +11,7 @@ from matsci_hpc.config.base import Folder, Section
 SHORT_NAMES = {
     "backend": "parallel.backend",
     "lr_rule": "schedule.scaling",
+    "virtual_ranks": "parallel.virtual_ranks",
     "data": "data.train",
     "graphs": "batch.graphs",
     "cost": "batch.cost",
@@ -36,8 +37,8 @@ class StudyConfig(Section):
     axes: dict[str, Annotated[list[JsonValue], Field(min_length=1)]]
     """What differs between runs, each with its values; every combination is run. `ranks`, `nodes`, `threads` (cores of
     a rank; left out, those of the site, on this machine as many as the largest run leaves for each rank), `backend`,
-    `graphs` or `cost` (global batch, strong scaling), `graphs_per_rank` or `cost_per_rank` (weak), `lr_rule`, `data`,
-    or any key of the base, such as `data.block`."""
+    `graphs` or `cost` (global batch, strong scaling), `graphs_per_rank` or `cost_per_rank` (weak; of virtual ranks,
+    too), `virtual_ranks`, `lr_rule`, `data`, or any key of the base, such as `data.block`."""
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
     """Keys of the base, `key.sub`, that all runs have otherwise than the base."""
     prepare: list[Path] = Field(default_factory=list)

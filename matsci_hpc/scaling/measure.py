@@ -4,7 +4,7 @@ import json
 import math
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from matsci_hpc.analysis.records import Record, as_number, life_of, read_run
 from matsci_hpc.config.train import TrainConfig
@@ -35,7 +35,6 @@ class Measurement:
         samples: worked on in that time.
         step_time_s: mean time of a step; None for a preparation.
         details: further figures by name: times in seconds per step, shares of 1, bytes.
-        curve: of training: step, samples seen, time in seconds, loss; all steps, the warm-up among them.
     """
 
     ranks: int
@@ -44,7 +43,6 @@ class Measurement:
     samples: int
     step_time_s: float | None
     details: dict[str, float | str]
-    curve: list[tuple[int, int, float, float]] = field(default_factory=list)
 
 
 def measure(run: StudyRun, warmup_steps: int) -> Measurement:
@@ -99,7 +97,6 @@ def measure(run: StudyRun, warmup_steps: int) -> Measurement:
             "lives": len(found.new_lives) + 1,
             "backend": str(found.provenance.get("backend", "unknown")),
         },
-        curve=list(_curve(found.steps)),
     )
 
 
@@ -152,13 +149,6 @@ def to_target(curve: list[tuple[int, int, float, float]], target: float, window:
         if math.fsum(loss for *_, loss in curve[end - window : end]) / window <= target:
             return curve[end - 1][1], curve[end - 1][2]
     return None
-
-
-def _curve(lines: list[Record]) -> Iterator[tuple[int, int, float, float]]:
-    for line in lines:
-        loss, time_s = as_number(line.get("loss")), as_number(line.get("time_s"))
-        if loss is not None and time_s is not None:
-            yield line["step"], int(line["samples_seen"]), time_s, loss
 
 
 def _measure_preparation(run: StudyRun) -> Measurement:

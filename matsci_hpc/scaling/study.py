@@ -34,21 +34,22 @@ class Study:
     """What a reader should know before trusting the numbers."""
 
 
-def study_table(table: Table, base_ranks: int | None = None, seed: int = 0) -> Study:
+def study_table(table: Table, base_ranks: int | None = None, seed: int = 0, *, lone: bool = False) -> Study:
     """Find out all that a table says.
 
     Args:
-        table: with at least one series of two rank counts.
+        table: with at least one series of two rank counts, unless it is `lone`.
         base_ranks: what efficiency is measured against; None: the fewest ranks of each series.
         seed: of the bootstrap.
+        lone: there may be no such series; then nothing is found out about scaling.
 
     Raises:
         UserInputError: the table has no series, or the base was not measured in one of them.
     """
-    made = table.series()
+    made = table.series(lone=lone)
     several = [series for series in made if len(series.ranks) > 1]
     findings = tuple(Finding(efficiency(series, base_ranks, seed), fit_laws(series)) for series in several)
-    single = [each for each in made if each not in several]
+    single = [each for each in made if each not in several] if several else []
     return Study(table, findings, (*table.notes, *_notes_of_rows(table), *_notes(findings, single)))
 
 

@@ -1,9 +1,7 @@
 """`matsci-hpc study collect`: from the records of the runs to one table, and what is missing from it."""
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.sites.find import load_site
 from matsci_hpc.scaling.measure import Measurement, measure, to_target
 from matsci_hpc.scaling.study_code import code_of, hardware_of, of_all_lives, read_provenance, threads_of
+from matsci_hpc.scaling.study_courses import Course, dynamics_csv, loss_csv, read_course
 from matsci_hpc.scaling.study_folder import StudyFolder, state_of
 from matsci_hpc.scaling.study_plan import StudyRun, plan_runs
 from matsci_hpc.scaling.table import Row, Table
@@ -30,17 +29,20 @@ class Collected:
         rows: one for each complete run, in the order of the plan.
         incomplete: name of a run and why it is not in the table.
         lives: name of a run that is in the table though it was restarted, and how many lives it had.
+        courses: of the losses, of the runs in the table and of those that ended because a loss was no number.
     """
 
     rows: list[Row]
     incomplete: dict[str, str]
     lives: dict[str, int]
+    courses: list[Course]
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
     run: StudyRun
     measurement: Measurement
+    course: Course | None
     nodes: int
     provenance: dict[str, Any]
     start: Mapping[str, Any]
@@ -62,10 +64,13 @@ def collect_study(study: StudyConfig, site_name: str | None = None) -> Collected
     started = folder.started()
     found: list[_Measured] = []
     incomplete: dict[str, str] = {}
+    diverged: list[Course] = []
     for run in runs:
         state = state_of(run, folder.log(run.name))
         if state.standing != "complete":
             incomplete[run.name] = state.reason
+            if state.standing == "broken off" and (run.job.output / "nonfinite").is_dir():
+                diverged += [course for course in [read_course(run, state.reason)] if course is not None]
             continue
         try:
             measurement = measure(run, study.warmup_steps)
@@ -75,7 +80,7 @@ def collect_study(study: StudyConfig, site_name: str | None = None) -> Collected
         # The site that it was started on may divide ranks over nodes otherwise than the site of the plan.
         start = started.get(run.name, {})
         nodes = int(start.get("nodes") or run.job.nodes)
-        found.append(_Measured(run, measurement, nodes, read_provenance(run), start))
+        found.append(_Measured(run, measurement, read_course(run), nodes, read_provenance(run), start))
     if not found:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(incomplete.items())[:3])
         raise UserInputError(
@@ -83,9 +88,10 @@ def collect_study(study: StudyConfig, site_name: str | None = None) -> Collected
         )
     refuse_unlike(study, [(each.run, facts_of(each.run, each.provenance)) for each in found])
     rows = [_row(study, each) for each in found]
-    _write(folder, rows, found, incomplete)
+    courses = [*(each.course for each in found if each.course is not None), *diverged]
+    _write(folder, rows, courses, incomplete)
     lives = {each.run.name: int(each.measurement.details.get("lives", 1)) for each in found}
-    return Collected(rows, incomplete, {name: count for name, count in lives.items() if count > 1})
+    return Collected(rows, incomplete, {name: count for name, count in lives.items() if count > 1}, courses)
 
 
 def facts_of(run: StudyRun, provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -163,15 +169,18 @@ def _row(study: StudyConfig, found: _Measured) -> Row:
 
 
 def _costs(study: StudyConfig, found: _Measured) -> dict[str, float | str]:
-    """Loss and node-hours of a training run; its time begins with the first step."""
-    curve = found.measurement.curve
-    if not curve:
+    """Loss, spikes and node-hours of a training run; its time begins with the first step."""
+    course = found.course
+    if course is None or not course.steps:
         return {}
+    curve = course.steps
     costs: dict[str, float | str] = {
         "samples_seen": curve[-1][1],
         "training_time_s": curve[-1][2],
         "last_loss": curve[-1][3],
         "node_hours": found.nodes * curve[-1][2] / SECONDS_PER_HOUR,
+        "spikes": len(course.spikes),
+        "rollbacks": course.rollbacks,
     }
     if study.target_loss is not None:
         reached = to_target(curve, study.target_loss)
@@ -185,22 +194,12 @@ def _cell(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _write(folder: StudyFolder, rows: list[Row], found: list[_Measured], incomplete: Mapping[str, str]) -> None:
+def _write(folder: StudyFolder, rows: list[Row], courses: list[Course], incomplete: Mapping[str, str]) -> None:
     table = Table(tuple(rows), str(folder.results))
     write_table(folder.results, table)
     write_table(folder.results_jsonl, table)
-    write_atomic(folder.loss, _curves(found).encode())
+    write_atomic(folder.loss, loss_csv(courses).encode())
+    if courses:
+        write_atomic(folder.dynamics, dynamics_csv(courses).encode())
     text = "".join(f"{name}: {reason}\n" for name, reason in incomplete.items())
     write_atomic(folder.incomplete, text.encode(errors="replace"))
-
-
-def _curves(found: Iterable[_Measured]) -> str:
-    """Training loss against samples and time, one line per logged step of every run."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["run", "ranks", "repeat", "step", "samples_seen", "time_s", "loss"])
-    for each in found:
-        for step, samples, time_s, loss in each.measurement.curve:
-            name = (each.run.name, each.measurement.ranks, each.run.repeat)
-            writer.writerow([*name, step, samples, f"{time_s:.6g}", f"{loss:.9g}"])
-    return stream.getvalue()

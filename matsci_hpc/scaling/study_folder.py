@@ -8,7 +8,7 @@ OUT/
   failed/NAME.1/      runs that were broken off, moved here before they are started anew
   jobs/               scripts and logs of a scheduler
   starts.jsonl        one line per start
-  results.csv, results.jsonl, loss.csv, incomplete.txt    written by `study collect`
+  results.csv, results.jsonl, loss.csv, dynamics.csv, incomplete.txt    written by `study collect`
 ```
 """
 
@@ -65,6 +65,7 @@ class StudyFolder:
         self.results = self.path / "results.csv"
         self.results_jsonl = self.path / "results.jsonl"
         self.loss = self.path / "loss.csv"
+        self.dynamics = self.path / "dynamics.csv"
         self.incomplete = self.path / "incomplete.txt"
 
     def log(self, name: str) -> Path:

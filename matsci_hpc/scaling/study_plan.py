@@ -201,7 +201,8 @@ def _grown(point: Mapping[str, Any], job: Job, config: TrainConfig | PrepConfig)
     (axis,) = (name for name in PER_RANK if name in point)
     key = PER_RANK[axis]
     other = "batch.cost" if key == "batch.graphs" else "batch.graphs"
-    return {key: point[axis] * job.ranks, other: None}
+    # To the optimiser a virtual rank is a rank, with a share of its own.
+    return {key: point[axis] * job.ranks * config.parallel.virtual_ranks, other: None}
 
 
 def _repeated(study: StudyConfig, name: str, run: StudyRun, repeat: int) -> StudyRun:

@@ -143,8 +143,11 @@ class Table:
         """In the order in which they first appear."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row.labels))
 
-    def series(self) -> tuple[Series, ...]:
+    def series(self, *, lone: bool = False) -> tuple[Series, ...]:
         """The series, in the order in which their labels first appear.
+
+        Args:
+            lone: take series of one rank count each, too, from which no scaling follows.
 
         Raises:
             UserInputError: no series has two rank counts, or the rows of a series do not fit together.
@@ -155,7 +158,7 @@ class Table:
             labels = tuple((name, row.labels.get(name, "")) for name in names)
             groups.setdefault((labels, row.scaling), []).append(row)
         made = tuple(self._series(labels, scaling, rows) for (labels, scaling), rows in groups.items())
-        if all(len(each.ranks) < 2 for each in made):
+        if not lone and all(len(each.ranks) < 2 for each in made):
             raise UserInputError(self._too_few(made))
         return made
 
