@@ -30,7 +30,7 @@ from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.loading.forecast import add_up, forecast_balance
-from matsci_hpc.loading.grouping import choose, try_thresholds
+from matsci_hpc.loading.grouping import resolve_grouping
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import COST, Plan
 from matsci_hpc.loading.spec import PlanSpec, SampleSizes, plan_spec
@@ -70,8 +70,7 @@ def efficiencies(folder: Path, ranks: int, graphs_per_rank: int, steps: int) -> 
     spec = plan_spec(config, sizes)
     totals = add_up(sizes, Plan(sizes, spec))
     plain = forecast_balance(sizes, spec, totals, ranks)
-    trials = try_thresholds(sizes, spec, ranks)
-    above = choose(trials).group_above
+    above = resolve_grouping(sizes, spec, ranks)
     taken = forecast_balance(sizes, replace(spec, group_above=above), totals, ranks) if above is not None else plain
     found = dict(zip(WAYS, (_equal_numbers(sizes, spec, ranks), plain.efficiency, taken.efficiency), strict=True))
     return {
