@@ -135,6 +135,10 @@ class Optimizer(Section):
     bounded by it."""
     clip_window: int = Field(default=1000, ge=10)
     """Steps that `clip_quantile` looks back on."""
+    clip_ratio: PositiveFloat | None = None
+    """Adaptive gradient clipping: the gradient of each unit, a row of a matrix or a bias, is scaled down to this part
+    of the norm of the unit's own parameters; 0.01 is usual. The last layer of the heads is left alone. The other bounds
+    then count for what is left."""
 
 
 class Schedule(Section):

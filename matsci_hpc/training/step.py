@@ -25,6 +25,7 @@ from matsci_hpc.training.optimization import learning_rate
 from matsci_hpc.training.setup import Run
 from matsci_hpc.training.spike_watch import SpikeWatch
 from matsci_hpc.training.tasks import local_losses
+from matsci_hpc.training.unit_clipping import ClippedUnits, UnitClip, last_layers
 
 
 class Stepper:
@@ -71,6 +72,9 @@ class Stepper:
         self._noise = NoiseMeter(run)
         self._bound = ClipBound(run.config.optimizer)
         run.course.attach("clipping", self._bound)
+        ratio = run.config.optimizer.clip_ratio
+        self._units = None if ratio is None else UnitClip(ratio, run.model.named_parameters(), last_layers(run.model))
+        self._clipped: ClippedUnits | None = None
         self._stop_requested = stop_requested
         self._forward: list[tuple[Any, Any]] = []  # begin and end of each forward pass of the step
 
@@ -117,9 +121,10 @@ class Stepper:
         self.watch.look(step, found["loss"])
         self.dynamics.before_move(work, found)
         self.clock.skip()
+        self._clipped = None
         moved = not self.watch.rolls_back and self._update(work, found, norm)
         self.clock.lap("optimizer")
-        self.dynamics.after_move(work, found, noise, moved=moved)
+        self.dynamics.after_move(work, found, noise, self._clipped, moved=moved)
         return found, bool(stops > 0)
 
     def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> bool:
@@ -129,7 +134,11 @@ class Stepper:
             self.nonfinite.handle(work, found, lambda: self._backward(work))
             return False
         run.state.skipped_in_row = 0
-        bound = self._bound.bound(found["grad_norm"])
+        if self._units is not None:
+            self._clipped = self._units.clip()
+            found["clipped_units"] = self._clipped.share
+            norm = self.gradients.norm()
+        bound = self._bound.bound(float(norm))
         if bound is not None:
             self.gradients.clip(norm, bound)
         run.optimizer.step()
