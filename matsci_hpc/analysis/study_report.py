@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matsci_hpc import __version__
-from matsci_hpc.analysis.page import asset, plotly_scripts, templates
+from matsci_hpc.analysis.page import Words, sheet_page
 from matsci_hpc.analysis.study_figures import plots
 from matsci_hpc.analysis.study_picture import picture
 from matsci_hpc.analysis.study_tables import sheets
 from matsci_hpc.analysis.study_text import laws_csv, markdown, points_csv
+from matsci_hpc.analysis.words import number
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.export import write_extra_p
 from matsci_hpc.scaling.study import Study
@@ -62,27 +63,15 @@ def write_study_report(study: Study, out: Path, provenance: Mapping[str, object]
 
 def render(title: str, study: Study, provenance: Mapping[str, object]) -> str:
     """Make the whole page."""
-    scripts = plotly_scripts()
-    drawn = {f"chart-{index}": plot for index, plot in enumerate(plots(study))}
     ranks = [int(count) for each in study.findings for count in each.series.ranks]
-    return (
-        templates()
-        .get_template("study_report.html.j2")
-        .render(
-            title=title,
-            state=f"{len(study.findings)} series, {min(ranks)} to {max(ranks)} ranks",
-            measurements=len(study.table.rows),
-            notes=study.notes,
-            sheets=sheets(study),
-            plots=drawn,
-            figures={name: plot.figure for name, plot in drawn.items()},
-            provenance=provenance,
-            version=__version__,
-            style=asset("report.css"),
-            scripts=scripts.texts,
-            script_hashes=scripts.hashes,
-        )
+    said = Words(
+        title=title,
+        state=f"{len(study.findings)} series, {min(ranks)} to {max(ranks)} ranks",
+        subtitle=f"{number(len(study.table.rows))} measurements.",
+        notes=study.notes,
+        beside="efficiency.csv and laws.csv",
     )
+    return sheet_page(said, sheets(study), plots(study), provenance)
 
 
 def _provenance(study: Study) -> dict[str, object]:

@@ -1,12 +1,11 @@
 import json
 import re
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import plotly.graph_objects
 import pytest
+from pages import BROWSER, Page, open_in_browser
 from run_dirs import EVIL, evaluation_line, metrics_line, ranks_line, straggler, write_lines, write_run
 
 from matsci_hpc.analysis.figures import charts
@@ -19,24 +18,6 @@ FILES = (
     *("report.html", "report.md", "report.png"),
     *("report_tables.csv", "report_steps.csv", "report_evaluations.csv", "report_dynamics.csv"),
 )
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text outside scripts and styles."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words, self.raw = [], [], {}
-        self.feed(text)
-        self.text = " ".join(" ".join(self.words).replace("\N{NARROW NO-BREAK SPACE}", " ").split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        kind = self.tags[-1][0] if self.tags else ""
-        (self.raw.setdefault(kind, []) if kind in {"script", "style"} else self.words).append(data)
 
 
 @pytest.fixture(scope="module")
@@ -324,27 +305,3 @@ def test_browser_would_refuse_a_script_that_slipped_in(demo, tmp_path):
     _, complaints = open_in_browser(tampered, tmp_path)
     assert len(complaints) == 1
     assert "Content Security Policy" in complaints[0]
-
-
-def open_in_browser(path, folder):
-    """The page after its scripts ran, and what the browser's console said."""
-    command = [
-        *(
-            BROWSER,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-component-update",
-        ),
-        *(
-            "--disable-background-networking",
-            "--disable-sync",
-            "--disable-dev-shm-usage",
-            "--window-size=1200,3000",
-        ),
-        *(f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=10000"),
-        *("--dump-dom", path.as_uri()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from matplotlib.image import imread
+from pages import Page
 from run_dirs import EVIL, metrics_line, write_lines, write_run
 from test_dynamics_figures import dynamics_line
-from test_report import Page
 
 from matsci_hpc.analysis.chart import SPEED, Chart
 from matsci_hpc.analysis.chart_picture import picture
