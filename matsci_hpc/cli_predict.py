@@ -137,7 +137,8 @@ def _is_study(path: Path) -> bool:
     """Whether a file is the config of a study."""
     from matsci_hpc.config.loading import read_yaml
 
-    return {"base", "axes"} <= read_yaml(path).keys()
+    keys = read_yaml(path)
+    return "base" in keys and "axes" in keys
 
 
 def _tell(text: str, values: dict[str, Any], as_json: bool) -> None:

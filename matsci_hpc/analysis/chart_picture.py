@@ -57,12 +57,13 @@ def picture(charts: Sequence[Drawn]) -> bytes:
     """
     # Not pyplot: a figure of its own needs no display and leaves no state behind.
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = _rows(charts)
     heights = [max(chart.height for chart in row) / PIXELS_PER_INCH + 0.7 for row in rows]
     dpi = min(DPI, MOST_PIXELS / sum(heights))
-    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=dpi, layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)  # inches
+    layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12)  # inches
+    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=dpi, layout=layout)
     grid = figure.add_gridspec(len(rows), 2, height_ratios=heights)
     for number, row in enumerate(rows):
         places = [grid[number, :]] if row[0].wide else [grid[number, 0], grid[number, 1]]

@@ -75,6 +75,7 @@ def render(run: Run, drawn: list[Chart]) -> str:
             state=state(run),
             tiles=tiles(run),
             notes=notes(run),
+            why_rolled_back=why_rolled_back(run),
             latest=latest_evaluation(run),
             verdicts=verdicts(run),
             metrics=metric_sheets(run),
@@ -117,6 +118,13 @@ def state(run: Run) -> str:
     if not run.steps:
         return "no step on record yet"
     return f"stopped at step {words.number(run.last_step)}{planned}"
+
+
+def why_rolled_back(run: Run) -> str:
+    """What the run went back from; records of earlier versions do not say, for it was spikes alone."""
+    reasons = {each.get("reason") for each in run.rollbacks}
+    names = ["spikes"] if reasons != {"nonfinite"} else []
+    return " and ".join([*names, *(["steps that were not finite"] if "nonfinite" in reasons else [])])
 
 
 def tiles(run: Run) -> list[tuple[str, str, str]]:

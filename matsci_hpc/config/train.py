@@ -172,9 +172,10 @@ class Checkpoint(Section):
 class NonFinite(Section):
     """What happens when a loss or gradient is NaN or infinite."""
 
-    policy: Literal["stop", "skip"] = "stop"
+    policy: Literal["stop", "skip", "rollback"] = "stop"
     """`stop` writes what led to it to RUN_DIR/nonfinite and ends the run; `skip` leaves the parameters as they are and
-    goes on with the next step."""
+    goes on with the next step; `rollback` goes back to a checkpoint as `spikes.rollback` says, leaves the step out
+    where none is old enough, and stops once all rollbacks are used up."""
     limit: PositiveInt = 10
     """So many skipped steps in a row end the run all the same."""
 
