@@ -29,7 +29,7 @@ from matsci_hpc.shards.manifest import read_manifest
 SIZES = 4
 """Sizes of shares that a trial takes."""
 GROWTH = 4
-FEW_RUNS = 4
+FEW_RUNS = 2
 """Runs that are named where it is said what a prediction comes from."""
 OF_NO_TRIAL = {"run_dir", "schedule", "optimizer", "steps", "log_every", "checkpoint", "evaluate", "records", "job"}
 """Sections that change nothing in a trial."""

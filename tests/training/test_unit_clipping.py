@@ -100,8 +100,8 @@ def test_a_run_is_clipped_and_says_so(train, whole, lines):
         assert 0 < line["clipped_units"] < 1
         dynamics = next(each for each in lines(run, "dynamics") if each["step"] == step)
         assert dynamics["clipped_units"] == line["clipped_units"]
-        for name, (count, whole) in groups.items():
-            assert dynamics["groups"][name]["clipped_units"] == pytest.approx(count / whole), name
+        for name, (count, every) in groups.items():
+            assert dynamics["groups"][name]["clipped_units"] == pytest.approx(count / every), name
     assert "clipped_units" not in json.dumps(lines(whole(1)))
 
 
