@@ -92,7 +92,10 @@ def forecast_study(study: StudyConfig, question: Question, site_name: str | None
         MachineError: a trial ended without a result.
     """
     folder = StudyFolder(study)
-    runs = plan_runs(study, load_site(site_name or folder.newest_site() or study.site))
+    planned = plan_runs(study, load_site(site_name or folder.newest_site() or study.site))
+    runs = sorted(
+        planned, key=lambda run: ([values.index(run.point[axis]) for axis, values in study.axes.items()], run.repeat)
+    )
     if not all(isinstance(run.config, TrainConfig) for run in runs):
         raise UserInputError(f"{study.base}: prepares data, and predictions are of training runs")
     measured = dict(_measured(study, folder, runs))
