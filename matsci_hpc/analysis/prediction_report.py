@@ -17,8 +17,8 @@ from matsci_hpc.preflight.words import time_in_words
 from matsci_hpc.scaling.efficiency import Estimate
 from matsci_hpc.scaling.forecast_run import Forecast, Question
 from matsci_hpc.scaling.prediction import Prediction
-from matsci_hpc.scaling.prediction_table import basis_lines, limit_in_words, step_time
-from matsci_hpc.scaling.study_forecast import SeriesForecast, StudyForecast
+from matsci_hpc.scaling.prediction_table import basis_lines, step_time
+from matsci_hpc.scaling.study_forecast import SeriesForecast, StudyForecast, remarks_of
 from matsci_hpc.scaling.study_forecast_table import interval_in_words
 from matsci_hpc.whole_files import output_error, write_atomic
 
@@ -56,12 +56,13 @@ def _write(series: Sequence[SeriesForecast], question: Question, scaling: str, o
         raise output_error(out, error) from None
     ranks = [each.ranks for one in series for each in one.forecast.predictions]
     measured = sum(known.repeats for one in series for known in one.measured.values())
-    notes = list(dict.fromkeys(text for one in series for text in one.forecast.remarks))
     said = Words(
         title=f"Prediction of {question.config.name}",
         state=f"{scaling} scaling, {number(min(ranks))} to {number(max(ranks))} ranks",
         subtitle=f"Beside {number(measured)} measured runs." if measured else "Nothing was measured on these sizes.",
-        notes=[f"{text[0].upper()}{text[1:]}." for text in notes if text],
+        notes=[
+            f"{text if _names_series(series, text) else text[0].upper() + text[1:]}." for text in remarks_of(series)
+        ],
         beside="prediction.csv",
     )
     sheets = [_table(series), _parts(series), _basis(series)]
@@ -77,6 +78,11 @@ def _write(series: Sequence[SeriesForecast], question: Question, scaling: str, o
         write_atomic(out / name, text.encode(errors="replace"))
     write_atomic(out / "prediction.png", picture(drawn))
     return out / PAGE
+
+
+def _names_series(series: Sequence[SeriesForecast], text: str) -> bool:
+    """Whether a remark begins with the name of a series, which is written as it is."""
+    return any(one.name and text.startswith(one.name) for one in series)
 
 
 def _table(series: Sequence[SeriesForecast]) -> Sheet:
@@ -97,7 +103,7 @@ def _table(series: Sequence[SeriesForecast]) -> Sheet:
                 Cell(time_in_words(each.epoch_s)),
                 Cell(f"{each.node_hours:,.3g}"),
                 Cell(percent(each.efficiency)),
-                Cell(limit_in_words(each)),
+                Cell(each.limit, f"{percent(round(getattr(each.parts, each.limit) / each.step_s, 2))} of a step"),
             ]
             if beside:
                 step, ratio, share = _measured_cells(one, each)
@@ -106,7 +112,8 @@ def _table(series: Sequence[SeriesForecast]) -> Sheet:
             rows.append(tuple(cells))
     caption = (
         "Mean time of a step, without evaluations and checkpoints; epoch and node-hours of all steps of an epoch; "
-        "efficiency is time of an epoch times ranks, the smallest number of the series over these."
+        "efficiency is time of an epoch times ranks, the smallest number of the series over these. Limited by: the "
+        "largest part of a step besides computing, unless these are 10 % of it at most."
     )
     if beside:
         caption += " Measured is the mean of complete runs, with its interval of 95 %."

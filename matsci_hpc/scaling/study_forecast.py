@@ -78,6 +78,18 @@ class StudyForecast:
     series: tuple[SeriesForecast, ...]
 
 
+def remarks_of(series: Sequence[SeriesForecast]) -> list[str]:
+    """What to mind, once each; what is not about all series names its own."""
+    about: dict[str, list[str]] = {}
+    for each in series:
+        for text in each.forecast.remarks:
+            about.setdefault(text, []).append(each.name)
+    return [
+        text if len(names) == len(series) else f"{'; '.join(filter(None, names))}: {text}"
+        for text, names in about.items()
+    ]
+
+
 def forecast_study(study: StudyConfig, question: Question, site_name: str | None = None) -> StudyForecast:
     """Predict every size of every series of a study, and set beside it what was measured.
 

@@ -8,7 +8,7 @@ from matsci_hpc.preflight.words import counted
 from matsci_hpc.scaling.efficiency import Estimate
 from matsci_hpc.scaling.prediction import Prediction
 from matsci_hpc.scaling.prediction_table import basis_lines, limit_in_words, remark_lines, step_time
-from matsci_hpc.scaling.study_forecast import Measurements, SeriesForecast, StudyForecast
+from matsci_hpc.scaling.study_forecast import Measurements, SeriesForecast, StudyForecast, remarks_of
 
 COLUMNS = (
     ("ranks", 8),
@@ -45,10 +45,9 @@ def _lines(found: StudyForecast, name: str) -> Iterator[str]:
         yield ""
         yield from basis_lines(each.forecast)
     yield ""
-    remarks = dict.fromkeys(text for each in found.series for text in each.forecast.remarks)
-    measured = [each.measured for each in found.series]
-    if not any(measured):
-        remarks["no run of the study is complete, so nothing stands beside the predictions"] = None
+    remarks = remarks_of(found.series)
+    if not any(each.measured for each in found.series):
+        remarks.append("no run of the study is complete, so nothing stands beside the predictions")
     yield from remark_lines(remarks)
 
 
