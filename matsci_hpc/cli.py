@@ -145,7 +145,7 @@ def plan(config: Path, overrides: tuple[str, ...], ranks: int, as_json: bool) ->
 @cli.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 def report(run_dir: Path) -> dict[str, object]:
-    """Write RUN_DIR/report.html, one file about a run.
+    """Write RUN_DIR/report.html, one file about a run, and the same as Markdown, CSV and PNG beside it.
 
     With loss, throughput, time split, config and provenance.
     """

@@ -1,11 +1,15 @@
 """The command that predicts a run on more ranks; thin like those of `cli`."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from matsci_hpc.resources import find_config
+
+if TYPE_CHECKING:
+    from matsci_hpc.scaling.forecast_run import Question
 
 MOST_RANKS = 65_536
 
@@ -31,7 +35,9 @@ class RankNumbers(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
-@click.option("--ranks", type=RankNumbers(), required=True, help="Numbers of ranks; the smallest has efficiency 1.")
+@click.option(
+    "--ranks", type=RankNumbers(), help="Numbers of ranks; the smallest has efficiency 1. A study has its own."
+)
 @click.option("--ranks-per-node", type=click.IntRange(min=1), help="Default: by the section job, else cores here.")
 @click.option("--threads", type=click.IntRange(min=1), help="Cores of a rank in the trial here.")
 @click.option(
@@ -43,22 +49,30 @@ class RankNumbers(click.ParamType):  # type: ignore[type-arg]
 @click.option("--comm", type=click.Path(path_type=Path), metavar="FILE", help="Network as `doctor --comm` measured it.")
 @click.option("--ports", type=click.IntRange(min=1), default=1, help="Network ports of a node.")
 @click.option("--algorithm", type=click.Choice(["ring", "tree", "halving", "two_level"]), help="Default: the quickest.")
-@click.option("--weak/--strong", default=False, help="Let the batch grow with the ranks; default: strong.")
+@click.option("--weak/--strong", default=None, help="Let the batch grow with the ranks; default: strong.")
 @click.option(
     "--noise", type=click.FloatRange(min=0, max=1), help="Spread of a step's time between ranks, such as 0.05."
 )
 @click.option("--storage", type=click.FloatRange(min=0, min_open=True), help="GB/s that all ranks read together.")
 @click.option("--seconds", type=click.FloatRange(min=0.1, max=120), default=8.0, help="Of the trial here.")
+@click.option("--site", help="Of a study: instead of the site that it names.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a page there, too, and its numbers.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def predict(
     config: Path,
     overrides: tuple[str, ...],
     storage: float | None,
-    weak: bool,
+    ranks: tuple[int, ...] | None,
+    weak: bool | None,
+    site: str | None,
+    out: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Efficiency, times and node-hours of a run on more ranks, before it is queued.
+
+    CONFIG is that of a training run, or of a study: then every size that it names is predicted (and those of --ranks),
+    by its own runs as far as they are complete, and set beside what they measured.
 
     From the cost of a step, measured here or recorded by runs (--from); the plan of the run on so many ranks, by the
     index of the data alone; and a model of all-reduces on the network. What it counts with and what it does not:
@@ -72,17 +86,65 @@ def predict(
       efficiency  time of an epoch times ranks, the smallest number over these
       limited by  the largest part of a step besides computing, unless these are 10 % of it at most
     """  # noqa: D301 - click looks for the character itself
-    import json
+    from matsci_hpc.scaling.forecast_run import Question
 
-    from matsci_hpc.scaling.forecast_run import Question, forecast_run
-    from matsci_hpc.scaling.prediction_table import render, to_json
-
-    question = Question(
-        config=find_config(config),
+    path = find_config(config)
+    asked = Question(
+        config=path,
         overrides=overrides,
-        weak=weak,
+        ranks=ranks or (),
+        weak=bool(weak),
         storage_bytes_per_s=None if storage is None else 1e9 * storage,
         **options,
     )
-    found = forecast_run(question)
-    print(json.dumps(to_json(found, question), indent=1) if as_json else render(found, question))
+    if _is_study(path):
+        _predict_study(asked, weak, site, out, as_json)
+        return
+    if ranks is None:
+        raise click.UsageError("--ranks is missing: only a study names its sizes")
+    if site is not None:
+        raise click.UsageError("--site is for a study; of a training run give --ranks-per-node")
+    from matsci_hpc.scaling.forecast_run import forecast_run
+    from matsci_hpc.scaling.prediction_table import render, to_json
+
+    found = forecast_run(asked)
+    _tell(render(found, asked), to_json(found, asked), as_json)
+    if out is not None:
+        from matsci_hpc.analysis.prediction_report import write_prediction
+
+        _say(write_prediction(found, asked, out), as_json)
+
+
+def _predict_study(question: "Question", weak: bool | None, site: str | None, out: Path | None, as_json: bool) -> None:
+    from matsci_hpc.errors import UserInputError
+    from matsci_hpc.scaling.study_forecast import forecast_study
+    from matsci_hpc.scaling.study_forecast_table import render_study, study_to_json
+    from matsci_hpc.scaling.study_plan import load_study
+
+    study = load_study(question.config, question.overrides)
+    if weak is not None and weak != (study.scaling == "weak"):
+        raise UserInputError(f"{question.config}: is of {study.scaling} scaling; leave out --weak and --strong")
+    found = forecast_study(study, question, site)
+    name = str(question.config)
+    _tell(render_study(found, name), study_to_json(found, name), as_json)
+    if out is not None:
+        from matsci_hpc.analysis.prediction_report import write_study_prediction
+
+        _say(write_study_prediction(found, question, out), as_json)
+
+
+def _is_study(path: Path) -> bool:
+    """Whether a file is the config of a study."""
+    from matsci_hpc.config.loading import read_yaml
+
+    keys = read_yaml(path)
+    return "base" in keys and "axes" in keys
+
+
+def _tell(text: str, values: dict[str, Any], as_json: bool) -> None:
+    print(json.dumps(values, indent=1) if as_json else text)
+
+
+def _say(page: Path, as_json: bool) -> None:
+    """Where the page is; beside a JSON object on the other stream, so that a script reads the object alone."""
+    click.echo(f"{page}", err=as_json)

@@ -29,7 +29,14 @@ def dynamics_charts(run: Run) -> list[Chart]:
     """Every chart that dynamics.jsonl can fill."""
     if not run.dynamics:
         return []
-    made = [_spikes(run), _share_beyond(run), _histogram(run), _autocorrelation(run), _noise_scale(run)]
+    made = [
+        _spikes(run),
+        _share_beyond(run),
+        _histogram(run),
+        _autocorrelation(run),
+        _noise_scale(run),
+        _clipped(run),
+    ]
     return [*(chart for chart in made if chart is not None), *_norms(run)]
 
 
@@ -155,6 +162,16 @@ def _noise_scale(run: Run) -> Chart | None:
     figure = line_figure([Line("noise scale", _steps(run), values)], restarts=run.restarts, log=log, from_zero=True)
     caption = "Graphs; larger global batches than this gain little" + ("; log scale" if log else "")
     return Chart(DYNAMICS, "Gradient noise scale", caption, figure)
+
+
+def _clipped(run: Run) -> Chart | None:
+    lines = list(_by_group(run, "clipped_units"))
+    if not lines:
+        return None
+    figure = line_figure(lines, restarts=run.restarts, from_zero=True)
+    figure["layout"]["yaxis"]["tickformat"] = ".0%"
+    caption = "Share of the units whose gradient optimizer.clip_ratio scaled down, by layer group"
+    return Chart(DYNAMICS, "Clipped units", caption, figure, wide=True)
 
 
 NORMS = {

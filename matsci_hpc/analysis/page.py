@@ -2,11 +2,15 @@
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matsci_hpc import __version__
 from matsci_hpc.analysis import words
+from matsci_hpc.analysis.chart_picture import Drawn
+from matsci_hpc.analysis.sheet import Sheet
 
 if TYPE_CHECKING:  # jinja2 is loaded where a page is made
     from jinja2 import Environment
@@ -46,6 +50,50 @@ def plotly_scripts() -> Scripts:
     from plotly.offline import get_plotlyjs
 
     return Scripts([get_plotlyjs(), asset("report.js")])
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a page of tables and plots says besides these.
+
+    Attributes:
+        title: of the page.
+        state: in a few words, below it.
+        subtitle: in small print below that.
+        notes: what a reader should know first.
+        beside: the files that hold the same numbers.
+    """
+
+    title: str
+    state: str
+    subtitle: str
+    notes: Sequence[str]
+    beside: str
+
+
+def sheet_page(said: Words, sheets: Sequence[Sheet], plots: Sequence[Drawn], provenance: Mapping[str, object]) -> str:
+    """A whole page: tables first, plots second, provenance folded."""
+    scripts = plotly_scripts()
+    drawn = {f"chart-{index}": plot for index, plot in enumerate(plots)}
+    return (
+        templates()
+        .get_template("sheet_page.html.j2")
+        .render(
+            title=said.title,
+            state=said.state,
+            subtitle=said.subtitle,
+            notes=said.notes,
+            beside=said.beside,
+            sheets=sheets,
+            plots=drawn,
+            figures={name: plot.figure for name, plot in drawn.items()},
+            provenance=provenance,
+            version=__version__,
+            style=asset("report.css"),
+            scripts=scripts.texts,
+            script_hashes=scripts.hashes,
+        )
+    )
 
 
 def asset(name: str) -> str:

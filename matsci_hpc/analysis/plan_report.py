@@ -184,7 +184,10 @@ def _measure(config: TrainConfig, collection: Collection, sizes: SampleSizes, pl
         losses = local_losses(tasks, model, batch, ones, precision)
         return sum((task.weight * losses[task.name] for task in tasks), torch.zeros(()))
 
-    return measure_memory(model, batch, float(costs[: len(few)].sum()), loss), program_bytes
+    memory = measure_memory(model, batch, float(costs[: len(few)].sum()), loss)
+    if config.average.decay is not None:
+        memory = replace(memory, average=weights)
+    return memory, program_bytes
 
 
 def _warnings(config: TrainConfig, taken: Balance, other: Balance, takes: str, ranks: int) -> Iterator[str]:
@@ -283,11 +286,12 @@ def _balance_rows(report: PlanReport) -> Iterator[str]:
 
 def _memory_rows(report: PlanReport) -> Iterator[str]:
     memory = report.memory
-    fixed = memory.parameters + memory.gradients + memory.optimizer
+    fixed = memory.fixed
     yield _row("memory", f"{_bytes(report.least_bytes)} a rank to ask for at least, which is the sum of")
     yield _row("", f"{_bytes(report.rank_bytes)} tensors of the rank with the largest share, at their peak:")
     work = _bytes(report.rank_bytes - fixed)
-    yield _row("", f"  {_bytes(fixed)} parameters, gradients and Adam states, {work} work of a step")
+    average = ", running mean" if memory.average else ""
+    yield _row("", f"  {_bytes(fixed)} parameters, gradients and Adam states{average}, {work} work of a step")
     yield _row("", f"{_bytes(report.program_bytes)} the program itself")
     yield _row("", "memory that the allocator keeps comes on top, which can be several times the work of a step")
 

@@ -1,41 +1,72 @@
-"""The report of a run: one HTML file that needs nothing else and can be kept beside a paper."""
+"""The report of a run: one HTML file that needs nothing else, and the same as Markdown, CSV and PNG."""
 
 from pathlib import Path
 from statistics import fmean, median
 
 from matsci_hpc import __version__
-from matsci_hpc.analysis import words
-from matsci_hpc.analysis.figures import charts, held_out_splits, metric
+from matsci_hpc.analysis import plain_text, words
+from matsci_hpc.analysis.chart import Chart
+from matsci_hpc.analysis.chart_picture import picture
+from matsci_hpc.analysis.figures import charts
 from matsci_hpc.analysis.page import asset, plotly_scripts, templates
-from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number, read_run, same_course
-from matsci_hpc.analysis.speed_figures import time_parts
-from matsci_hpc.analysis.stragglers import straggler_rows
+from matsci_hpc.analysis.records import Record, Run, as_number, read_run, same_course
+from matsci_hpc.analysis.run_csv import dynamics_csv, evaluations_csv, run_tables_csv, steps_csv
+from matsci_hpc.analysis.run_tables import (
+    data_sheet,
+    latest_evaluation,
+    learned_sheet,
+    metric_sheets,
+    step_times,
+    straggler_sheet,
+    times_caption,
+    times_sheet,
+    verdicts,
+)
+from matsci_hpc.analysis.sheet import Cell, Sheet
 from matsci_hpc.whole_files import write_atomic
+
+PAGE = "report.html"
+PICTURE = "report.png"
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write RUN_DIR/report.html from the records of a run, finished or not.
+    """Write RUN_DIR/report.html and the files beside it from the records of a run, finished or not.
+
+    report.md has the tables as Markdown, report_tables.csv their numbers, report_steps.csv, report_evaluations.csv and
+    report_dynamics.csv those of the plots, report.png the plots.
 
     Args:
         run_dir: A directory that `matsci-hpc train` wrote.
 
     Returns:
-        The path of the report.
+        The path of the page.
 
     Raises:
         UserInputError: The directory is not a run, or may not be written.
         MachineError: The disk is full or failing.
     """
-    path = run_dir / "report.html"
-    # A lone surrogate, legal in JSON and in file names, has no UTF-8 form.
-    write_atomic(path, render(read_run(run_dir)).encode(errors="replace"))
-    return path
+    run = read_run(run_dir)
+    drawn = charts(run)
+    texts = {
+        "report.md": markdown(run),
+        "report_tables.csv": run_tables_csv(run),
+        "report_steps.csv": steps_csv(run),
+        "report_evaluations.csv": evaluations_csv(run),
+        "report_dynamics.csv": dynamics_csv(run),
+        PAGE: render(run, drawn),  # last: a chain of jobs goes on once it is there
+    }
+    if drawn:
+        write_atomic(run_dir / PICTURE, picture(drawn))
+    for name, text in texts.items():
+        # A lone surrogate, legal in JSON and in file names, has no UTF-8 form.
+        write_atomic(run_dir / name, text.encode(errors="replace"))
+    return run_dir / PAGE
 
 
-def render(run: Run) -> str:
+def render(run: Run, drawn: list[Chart]) -> str:
     """Make the whole page."""
     scripts = plotly_scripts()
-    drawn = {f"chart-{index}": chart for index, chart in enumerate(charts(run))}
+    named = {f"chart-{index}": chart for index, chart in enumerate(drawn)}
     return (
         templates()
         .get_template("report.html.j2")
@@ -44,23 +75,39 @@ def render(run: Run) -> str:
             state=state(run),
             tiles=tiles(run),
             notes=notes(run),
-            latest=_latest(run),
+            why_rolled_back=why_rolled_back(run),
+            latest=latest_evaluation(run),
             verdicts=verdicts(run),
-            metric_tables=metric_tables(run),
+            metrics=metric_sheets(run),
             times=step_times(run),
-            waiting=waiting_for_slowest(run),
-            stragglers=straggler_rows(run),
+            times_caption=times_caption(run),
+            sheets=[each for each in (straggler_sheet(run), data_sheet(run)) if each is not None],
             sections=[
-                (section, [(name, chart) for name, chart in drawn.items() if chart.section == section])
-                for section in dict.fromkeys(chart.section for chart in drawn.values())
+                (section, [(name, chart) for name, chart in named.items() if chart.section == section])
+                for section in dict.fromkeys(chart.section for chart in drawn)
             ],
-            figures={name: chart.figure for name, chart in drawn.items()},
+            figures={name: chart.figure for name, chart in named.items()},
             version=__version__,
             style=asset("report.css"),
             scripts=scripts.texts,
             script_hashes=scripts.hashes,
         )
     )
+
+
+def markdown(run: Run) -> str:
+    """The tables of the page as Markdown."""
+    tables = [learned_sheet(run), *metric_sheets(run), times_sheet(run), straggler_sheet(run), data_sheet(run)]
+    sheets = [_tiles_sheet(run), *(each for each in tables if each is not None)]
+    provenance = {**run.provenance, "report": f"matsci-hpc {__version__}"}
+    return plain_text.markdown(
+        f"{run.name}: {state(run)}", notes(run), sheets, provenance, code={"Config": run.config_text}
+    )
+
+
+def _tiles_sheet(run: Run) -> Sheet:
+    rows = tuple((Cell(name), Cell(value, remark)) for name, value, remark in tiles(run))
+    return Sheet("Key numbers", "", ("quantity", "value"), rows)
 
 
 def state(run: Run) -> str:
@@ -71,6 +118,13 @@ def state(run: Run) -> str:
     if not run.steps:
         return "no step on record yet"
     return f"stopped at step {words.number(run.last_step)}{planned}"
+
+
+def why_rolled_back(run: Run) -> str:
+    """What the run went back from; records of earlier versions do not say, for it was spikes alone."""
+    reasons = {each.get("reason") for each in run.rollbacks}
+    names = ["spikes"] if reasons != {"nonfinite"} else []
+    return " and ".join([*names, *(["steps that were not finite"] if "nonfinite" in reasons else [])])
 
 
 def tiles(run: Run) -> list[tuple[str, str, str]]:
@@ -149,68 +203,6 @@ def notes(run: Run) -> list[str]:
     if run.unreadable:
         found.append(f"{run.unreadable} damaged lines of the records were skipped.")
     return found
-
-
-def verdicts(run: Run) -> list[tuple[str, words.Verdict]]:
-    """What the last evaluation of the held-out split means, target by target."""
-    latest = _latest(run)
-    metrics = as_mapping(latest.get("metrics"))
-    return [(name, words.verdict(as_mapping(known), latest.get("samples"))) for name, known in metrics.items()]
-
-
-def metric_tables(run: Run) -> list[Record]:
-    """For each evaluated split: every metric of every target at the last step, and the best it has been."""
-    tables = []
-    for split in held_out_splits(run):
-        lines = [line for line in run.evaluations if str(line.get("split", "")) == split]
-        latest = lines[-1]
-        rows = []
-        for target, metrics in as_mapping(latest.get("metrics")).items():
-            for key, value in as_mapping(metrics).items():
-                if key in words.MEASURES and (last := as_number(value)) is not None:
-                    rows.append(_metric_row(lines, target, key, last))
-        tables.append({"split": split, "latest": latest, "rows": rows})
-    return tables
-
-
-def _metric_row(lines: list[Record], target: str, key: str, last: float) -> Record:
-    reached = [(value, line["step"]) for line in lines if (value := as_number(metric(line, target, key))) is not None]
-    best, step = (min if key in words.LOWER_IS_BETTER else max)(reached, key=lambda pair: pair[0])
-    unit = metric(lines[-1], target, "unit") if key in {"mae", "rmse"} else None
-    baseline = 0.5 if key == "auroc" else as_number(metric(lines[-1], target, words.BASELINE_OF.get(key, "")))
-    return {
-        "target": target,
-        "measure": words.MEASURES[key] + (f" / {unit}" if unit else ""),
-        "last": last,
-        "best": best,
-        "best_step": step,
-        "baseline": baseline,
-        "as_percent": key in {"accuracy", "exact"},
-    }
-
-
-def step_times(run: Run) -> list[Record]:
-    """Mean time of each part of a step and its share, the largest parts being what to work on."""
-    means: list[Record] = []
-    for key, (name, color) in time_parts(run).items():
-        values = [value for value in run.series(key) if value is not None]
-        if values:
-            means.append({"name": name, "color": color, "time_s": fmean(values)})
-    total = sum(part["time_s"] for part in means)
-    return [{**part, "share": part["time_s"] / total if total else 0.0} for part in means]
-
-
-def waiting_for_slowest(run: Run) -> float | None:
-    """Part of the step that the average rank waits for the slowest one."""
-    pairs = zip(run.series("step_time_s"), run.series("step_time_mean_s"), strict=True)
-    waits = [1 - average / slowest for slowest, average in pairs if slowest and average is not None]
-    return fmean(waits) if waits else None
-
-
-def _latest(run: Run) -> Record:
-    """The last evaluation of the held-out split."""
-    split = next(iter(held_out_splits(run)), "")
-    return next((line for line in reversed(run.evaluations) if str(line.get("split", "")) == split), {})
 
 
 def _median(run: Run, key: str) -> float | None:

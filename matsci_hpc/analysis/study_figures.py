@@ -70,18 +70,18 @@ def _throughput(study: Study) -> Plot:
     figure = _frame(study, " or ".join(dict.fromkeys(each.series.unit for each in study.findings)))
     for place, each in enumerate(study.findings):
         points = [(point.ranks, point.throughput) for point in each.efficiency.points]
-        figure["data"].append(_points(each.series.name, place, points))
+        figure["data"].append(points_trace(each.series.name, place, points))
         best = each.laws.best
         if best is not None:
             x = fine_ranks(each)
             figure["data"].append(
-                _curve(f"{each.series.name}: {TITLES[best.law]}", place, x, best.throughput(x).tolist())
+                curve_trace(f"{each.series.name}: {TITLES[best.law]}", place, x, best.throughput(x).tolist())
             )
         base = next(point for point in each.efficiency.points if point.ranks == each.efficiency.base_ranks)
         ends = [float(each.series.ranks[0]), float(each.series.ranks[-1])]
         ideal = [base.throughput.value * end / base.ranks for end in ends]
-        figure["data"].append(_ideal(ends, ideal, shown=place == 0))
-    figure["layout"]["yaxis"] |= _log_axis(
+        figure["data"].append(ideal_trace(ends, ideal, shown=place == 0))
+    figure["layout"]["yaxis"] |= log_axis(
         [point.throughput.value for each in study.findings for point in each.efficiency.points]
     )
     caption = (
@@ -95,10 +95,10 @@ def _efficiency(study: Study) -> Plot:
     figure = _frame(study, "parallel efficiency")
     for place, each in enumerate(study.findings):
         points = [(point.ranks, point.efficiency) for point in each.efficiency.points]
-        figure["data"].append(_points(each.series.name, place, points, connected=True))
+        figure["data"].append(points_trace(each.series.name, place, points, connected=True))
     span = [float(min(each.series.ranks[0] for each in study.findings))]
     span.append(float(max(each.series.ranks[-1] for each in study.findings)))
-    figure["data"].append(_ideal(span, [1.0, 1.0], shown=True))
+    figure["data"].append(ideal_trace(span, [1.0, 1.0], shown=True))
     figure["layout"]["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
     return Plot("Efficiency", "Against the base, with its interval of 95 %", figure)
 
@@ -108,7 +108,7 @@ def _karp_flatt(study: Study) -> Plot | None:
     for place, each in enumerate(study.findings):
         points = [(point.ranks, point.karp_flatt) for point in each.efficiency.points if point.karp_flatt]
         if points:
-            figure["data"].append(_points(each.series.name, place, points, connected=True))
+            figure["data"].append(points_trace(each.series.name, place, points, connected=True))
     caption = "Flat: work that is not parallel. Rising: overhead that grows with the ranks"
     return Plot("Karp-Flatt metric", caption, figure) if figure["data"] else None
 
@@ -126,7 +126,7 @@ def _residuals(study: Study) -> Plot | None:
             for rate in rates
         ]
         name = f"{each.series.name}: {TITLES[best.law]}"
-        figure["data"].append(_points(name, place, [(ranks, Estimate(value)) for ranks, value in pairs]))
+        figure["data"].append(points_trace(name, place, [(ranks, Estimate(value)) for ranks, value in pairs]))
     figure["layout"]["yaxis"] |= {"tickformat": "+.1%", "zeroline": True, "zerolinecolor": GREY}
     return Plot("Residuals of the law", "Every repeat", figure) if figure["data"] else None
 
@@ -136,7 +136,7 @@ def _hours(study: Study) -> Plot:
     figure = _frame(study, unit.replace(" per", "<br>per"))
     for place, each in enumerate(study.findings):
         points = [(point.ranks, Estimate(point.node_hours)) for point in each.efficiency.points]
-        figure["data"].append(_points(each.series.name, place, points, connected=True))
+        figure["data"].append(points_trace(each.series.name, place, points, connected=True))
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return Plot("What it costs", unit[0].upper() + unit[1:], figure)
 
@@ -147,9 +147,20 @@ def _legend_lines(study: Study) -> int:
 
 
 def _frame(study: Study, y_title: str) -> Record:
+    ranks = sorted({int(count) for each in study.findings for count in each.series.ranks})
+    return rank_frame(ranks, y_title, _legend_lines(study))
+
+
+def rank_frame(ranks: Sequence[int], y_title: str, legend_lines: int) -> Record:
+    """The frame of a figure over ranks.
+
+    Args:
+        ranks: that ticks stand at, ascending.
+        y_title: of the other axis.
+        legend_lines: below the figure, which is to be so much higher.
+    """
     figure = empty_figure(legend=True)
     layout = figure["layout"]
-    ranks = sorted({int(count) for each in study.findings for count in each.series.ranks})
     ticks = ranks if len(ranks) <= MOST_TICKS else [1 << power for power in range(ranks[-1].bit_length())]
     pad = 0.03 * max(1e-6, math.log10(ranks[-1] / ranks[0])) + 0.01
     layout["xaxis"] = {
@@ -165,11 +176,12 @@ def _frame(study: Study, y_title: str) -> Record:
     layout["hovermode"] = "closest"
     layout["margin"] |= {"l": 64}
     layout["legend"] |= {"y": 0, "yanchor": "bottom", "yref": "container", "traceorder": "normal"}
-    layout["margin"] |= {"t": 16, "b": 60 + LEGEND_LINE * _legend_lines(study)}
+    layout["margin"] |= {"t": 16, "b": 60 + LEGEND_LINE * legend_lines}
     return figure
 
 
-def _points(name: str, place: int, points: Sequence[tuple[int, Estimate]], *, connected: bool = False) -> Record:
+def points_trace(name: str, place: int, points: Sequence[tuple[int, Estimate]], *, connected: bool = False) -> Record:
+    """Estimates by number of ranks, with their intervals, in the look of the series at a place."""
     chosen = look(place)
     trace: Record = {
         "type": "scatter",
@@ -200,7 +212,8 @@ def _points(name: str, place: int, points: Sequence[tuple[int, Estimate]], *, co
     return trace
 
 
-def _curve(name: str, place: int, x: Sequence[float], y: Sequence[float]) -> Record:
+def curve_trace(name: str, place: int, x: Sequence[float], y: Sequence[float]) -> Record:
+    """A line without points, in the look of the series at a place."""
     chosen = look(place)
     return {
         "type": "scatter",
@@ -213,7 +226,8 @@ def _curve(name: str, place: int, x: Sequence[float], y: Sequence[float]) -> Rec
     }
 
 
-def _ideal(x: Sequence[float], y: Sequence[float], *, shown: bool) -> Record:
+def ideal_trace(x: Sequence[float], y: Sequence[float], *, shown: bool) -> Record:
+    """What full efficiency would be."""
     return {
         "type": "scatter",
         "name": "full efficiency",
@@ -226,7 +240,8 @@ def _ideal(x: Sequence[float], y: Sequence[float], *, shown: bool) -> Record:
     }
 
 
-def _log_axis(values: Sequence[float]) -> Record:
+def log_axis(values: Sequence[float]) -> Record:
+    """A logarithmic axis with round numbers."""
     ticks = log_ticks(values)
     return {"type": "log", "tickvals": ticks, "ticktext": tick_words(ticks)}
 

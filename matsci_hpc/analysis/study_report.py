@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matsci_hpc import __version__
-from matsci_hpc.analysis.page import asset, plotly_scripts, templates
+from matsci_hpc.analysis.page import Words, sheet_page
+from matsci_hpc.analysis.plain_text import markdown
+from matsci_hpc.analysis.sheet import Sheet
 from matsci_hpc.analysis.study_courses import course_picture, course_plots, course_sheet, kinds_of
 from matsci_hpc.analysis.study_figures import Plot, plots
 from matsci_hpc.analysis.study_picture import picture
-from matsci_hpc.analysis.study_tables import Sheet, sheets
-from matsci_hpc.analysis.study_text import laws_csv, markdown, points_csv
+from matsci_hpc.analysis.study_tables import sheets
+from matsci_hpc.analysis.study_text import laws_csv, points_csv
+from matsci_hpc.analysis.words import number
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.export import write_extra_p
 from matsci_hpc.scaling.study import Study
@@ -89,29 +92,16 @@ class Content:
 
 def render(content: Content, study: Study, provenance: Mapping[str, object]) -> str:
     """Make the whole page."""
-    scripts = plotly_scripts()
-    drawn = {f"chart-{index}": plot for index, plot in enumerate(content.plots)}
     ranks = [int(count) for each in study.findings for count in each.series.ranks]
     size = f"{min(ranks)} to {max(ranks)} ranks" if ranks else "no two numbers of ranks to compare"
-    series = f"{len(study.findings)} series, " if ranks else ""
-    return (
-        templates()
-        .get_template("study_report.html.j2")
-        .render(
-            title=content.title,
-            state=f"{series}{size}",
-            measurements=len(study.table.rows),
-            notes=study.notes,
-            sheets=content.sheets,
-            plots=drawn,
-            figures={name: plot.figure for name, plot in drawn.items()},
-            provenance=provenance,
-            version=__version__,
-            style=asset("report.css"),
-            scripts=scripts.texts,
-            script_hashes=scripts.hashes,
-        )
+    said = Words(
+        title=content.title,
+        state=f"{len(study.findings)} series, {size}" if ranks else size,
+        subtitle=f"{number(len(study.table.rows))} measurements.",
+        notes=study.notes,
+        beside="the CSV files",
     )
+    return sheet_page(said, content.sheets, content.plots, provenance)
 
 
 def _provenance(study: Study) -> dict[str, object]:

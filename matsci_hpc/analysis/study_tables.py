@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from matsci_hpc.analysis.sheet import Cell, Sheet
 from matsci_hpc.analysis.words import MISSING, number, percent
 from matsci_hpc.preflight.words import counted
 from matsci_hpc.scaling.efficiency import Estimate
@@ -14,25 +14,6 @@ from matsci_hpc.scaling.study import ENOUGH_REPEATS, Study
 UP_TO = "\N{EN DASH}"
 INFINITE = "\N{INFINITY}"
 MINUS = "\N{MINUS SIGN}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What stands in a place of a table, with a remark in small print: an interval."""
-
-    text: str
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table. The first column is text, the others are numbers unless `texts` names them."""
-
-    title: str
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    texts: frozenset[int] = frozenset({0})
 
 
 def sheets(study: Study) -> list[Sheet]:

@@ -18,18 +18,19 @@ class Dynamics(Section):
 
 
 class Rollback(Section):
-    """How a run goes back to a checkpoint."""
+    """How a run goes back to a checkpoint, for a spike or (`nonfinite.policy: rollback`) for what is not finite."""
 
     data: Literal["skip", "repeat"] = "skip"
-    """`skip` goes on with the samples after the spike; `repeat` trains on those since the checkpoint again, which needs
-    a lower learning rate to end differently."""
+    """`skip` goes on with the samples after that step; `repeat` trains on those since the checkpoint again, which needs
+    a lower learning rate to end differently, and does not help against data that are no numbers."""
     back_steps: PositiveInt = 1
-    """The checkpoint is at least so many steps older than the spike."""
+    """The checkpoint is at least so many steps older than that step."""
     lr_factor: float = Field(default=1.0, gt=0.0, le=1.0)
     """The learning rate is multiplied by this for `lr_steps` steps."""
     lr_steps: NonNegativeInt = 0
     limit: PositiveInt = 3
-    """After so many rollbacks, spikes are only recorded."""
+    """After so many rollbacks, spikes are only recorded, and what is not finite ends the run. Rollbacks for either
+    count."""
 
     @model_validator(mode="after")
     def _ends_differently(self) -> Self:

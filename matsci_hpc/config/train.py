@@ -135,6 +135,10 @@ class Optimizer(Section):
     bounded by it."""
     clip_window: int = Field(default=1000, ge=10)
     """Steps that `clip_quantile` looks back on."""
+    clip_ratio: PositiveFloat | None = None
+    """Adaptive gradient clipping: the gradient of each unit, a row of a matrix or a bias, is scaled down to this part
+    of the norm of the unit's own parameters; 0.01 is usual. The last layer of the heads is left alone. The other bounds
+    then count for what is left."""
 
 
 class Schedule(Section):
@@ -168,9 +172,10 @@ class Checkpoint(Section):
 class NonFinite(Section):
     """What happens when a loss or gradient is NaN or infinite."""
 
-    policy: Literal["stop", "skip"] = "stop"
+    policy: Literal["stop", "skip", "rollback"] = "stop"
     """`stop` writes what led to it to RUN_DIR/nonfinite and ends the run; `skip` leaves the parameters as they are and
-    goes on with the next step."""
+    goes on with the next step; `rollback` goes back to a checkpoint as `spikes.rollback` says, leaves the step out
+    where none is old enough, and stops once all rollbacks are used up."""
     limit: PositiveInt = 10
     """So many skipped steps in a row end the run all the same."""
 

@@ -24,16 +24,23 @@ class ModelMemory:
         optimizer: of the two moments that Adam keeps of each weight.
         work_per_cost: at the peak of forward and backward, besides the above and with the batch, per unit of
             predicted cost.
+        average: of a running mean of the weights, if the run keeps one.
     """
 
     parameters: int
     gradients: int
     optimizer: int
     work_per_cost: float
+    average: int = 0
+
+    @property
+    def fixed(self) -> int:
+        """Bytes that are there whatever a rank computes."""
+        return self.parameters + self.gradients + self.optimizer + self.average
 
     def total(self, cost: float) -> float:
         """Bytes at the peak while a rank computes samples of this predicted cost at once."""
-        return self.parameters + self.gradients + self.optimizer + self.work_per_cost * cost
+        return self.fixed + self.work_per_cost * cost
 
 
 def measure_memory(model: Model, batch: Batch, cost: float, loss: Callable[[], Tensor]) -> ModelMemory:

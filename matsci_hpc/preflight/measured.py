@@ -36,7 +36,7 @@ class Trial:
         warnings: of the plan.
         parameter_bytes: of the weights.
         program_bytes: of the process with its model built, but without weights and gradients.
-        fixed_bytes: of weights, gradients and Adam's states.
+        fixed_bytes: of weights, gradients, Adam's states and the running mean of the weights, if the run keeps one.
         work_bytes: of the tensors of the largest share of any rank, at their peak, without what the allocator adds.
         evaluation_cost: largest batch of an evaluation.
         trial_cost: largest part that this trial computed at once.
@@ -46,6 +46,7 @@ class Trial:
         planning_bytes: that planning takes.
         evaluation_s: time of a rank's share of an evaluation.
         look_s: longest time in an evaluation until a wish to stop is heard.
+        average_bytes: of that mean.
     """
 
     threads: int
@@ -70,11 +71,12 @@ class Trial:
     planning_bytes: int
     evaluation_s: float
     look_s: float
+    average_bytes: int = 0
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Weights and Adam's two moments of each."""
-        return 3 * self.parameter_bytes
+        """Weights, Adam's two moments of each, and their running mean."""
+        return 3 * self.parameter_bytes + self.average_bytes
 
     @property
     def costs_per_s(self) -> float:

@@ -1,6 +1,6 @@
 """Memory of a rank against its part of a node.
 
-    need = program + weights, gradients, Adam + KEPT_BYTES + FACTOR x work + planning
+    need = program + weights, gradients, Adam, running mean + KEPT_BYTES + FACTOR x work + planning
 
 `work` are the tensors that live at the peak of the largest step of the largest share. The process keeps far more than
 them: every step has other shapes, and freed blocks of other sizes stay. Both constants are a fit to what real runs came

@@ -85,7 +85,8 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
     run = build_run(config, open_collection(config.data), SingleProcess(), torch.device("cpu"))
     gradients = FlatGradients(run.model.parameters())
     parameter_bytes = sum(each.numel() * each.element_size() for each in run.model.parameters())
-    program_bytes = max(private_bytes() - 2 * parameter_bytes, 0)
+    average_bytes = 0 if run.average is None else sum(each.nbytes for each in run.average.means.values())
+    program_bytes = max(private_bytes() - 2 * parameter_bytes - average_bytes, 0)
     startup_s = import_s + time.perf_counter() - start_s
     steps = _take_steps(run, gradients, ranks, limit_s)
     evaluation = _evaluate(run, ranks)
@@ -106,7 +107,7 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
         warnings=report.warnings,
         parameter_bytes=parameter_bytes,
         program_bytes=program_bytes,
-        fixed_bytes=memory.parameters + memory.gradients + memory.optimizer,
+        fixed_bytes=memory.fixed,
         work_bytes=memory.work_per_cost * taken.largest_part,
         evaluation_cost=evaluation.largest,
         trial_cost=steps.largest_part,
@@ -116,6 +117,7 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
         planning_bytes=report.planning.memory_bytes,
         evaluation_s=evaluation.share_s,
         look_s=evaluation.look_s,
+        average_bytes=average_bytes,
     )
 
 

@@ -136,6 +136,16 @@ def _point(series: Series, place: int, base: int, base_rates: Floats, seed: int)
     )
 
 
+def mean_estimate(values: Floats, seed: int = 0) -> Estimate:
+    """Mean of repeats with its interval.
+
+    Args:
+        values: of the repeats, [repeats].
+        seed: of the bootstrap.
+    """
+    return _estimate(float(values.mean()), bootstrap_means(values, np.random.default_rng(seed)), len(values))
+
+
 def counted_in(rate_unit: str) -> str:
     """What is counted where so much of it is done per second: samples of samples/s."""
     what, slash, _ = rate_unit.rpartition("/")

@@ -29,6 +29,10 @@ from matsci_hpc.shards.manifest import read_manifest
 SIZES = 4
 """Sizes of shares that a trial takes."""
 GROWTH = 4
+FEW_RUNS = 2
+"""Runs that are named where it is said what a prediction comes from."""
+OF_NO_TRIAL = {"run_dir", "schedule", "optimizer", "steps", "log_every", "checkpoint", "evaluate", "records", "job"}
+"""Sections that change nothing in a trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,25 @@ class Forecast:
     remarks: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A number of ranks that is asked about.
+
+    Attributes:
+        ranks: of the run.
+        per_node: of them.
+        config: of the run on so many.
+    """
+
+    ranks: int
+    per_node: int
+    config: TrainConfig
+
+
+Trials = dict[str, dict[str, Any]]
+"""What trials found, by what they were of: runs that compute the same need one only."""
+
+
 def forecast_run(question: Question) -> Forecast:
     """Measure or read what a step costs, look at the plan, and predict.
 
@@ -98,23 +121,45 @@ def forecast_run(question: Question) -> Forecast:
     """
     config = load_config(TrainConfig, question.config, question.overrides)
     base = question.ranks[0]
-    configs = [for_ranks(config, ranks, base, weak=question.weak) for ranks in question.ranks]
     per_node = question.ranks_per_node or _ranks_per_node(config)
+    sizes = [Size(ranks, per_node, for_ranks(config, ranks, base, weak=question.weak)) for ranks in question.ranks]
+    return forecast_sizes(question, sizes, {})
+
+
+def forecast_sizes(question: Question, sizes: Sequence[Size], trials: Trials) -> Forecast:
+    """The same for sizes whose configs are known.
+
+    Args:
+        question: whose config is that of the smallest size.
+        sizes: by rising number of ranks.
+        trials: made before; one that is made is added.
+
+    Raises:
+        UserInputError, MachineError: as of `forecast_run`.
+    """
+    config = sizes[0].config
     layout = Layout(
         message_bytes=1e6 * config.parallel.bucket_mb,
         algorithm=question.algorithm,
         ports=question.ports,
-        nodes=-(-question.ranks[-1] // per_node),
+        nodes=max(-(-each.ranks // each.per_node) for each in sizes),
     )
     links = choose_links(config, layout, question.comm, question.fabrics)
     recorded = recorded_cost(question.runs, config) if question.runs else None  # mistakes show before a trial
-    cost = _step_cost(question, config, per_node, recorded)
+    cost = _step_cost(question, config, sizes[0].per_node, recorded, trials)
     collection = open_collection(config.data)
-    loads = [look_at_loads(each, collection, ranks) for each, ranks in zip(configs, question.ranks, strict=True)]
+    loads = [look_at_loads(each.config, collection, each.ranks) for each in sizes]
     adding = math.inf if links.measured else cost.sum_bytes_per_s
     networks = [
-        Network(ranks, min(per_node, ranks), links.within, links.between or links.within, question.ports, adding)
-        for ranks in question.ranks
+        Network(
+            each.ranks,
+            min(each.per_node, each.ranks),
+            links.within,
+            links.between or links.within,
+            question.ports,
+            adding,
+        )
+        for each in sizes
     ]
     predictions = predict(
         cost,
@@ -125,9 +170,8 @@ def forecast_run(question: Question) -> Forecast:
         algorithm=question.algorithm,
     )
     epochs = config.steps / loads[0].steps
-    return Forecast(
-        per_node, cost, links, epochs, predictions, [*links.remarks, *_remarks(question, cost, predictions)]
-    )
+    remarks = [*links.remarks, *_remarks(question, cost, predictions)]
+    return Forecast(max(each.per_node for each in sizes), cost, links, epochs, predictions, remarks)
 
 
 def _ranks_per_node(config: TrainConfig) -> int:
@@ -137,11 +181,16 @@ def _ranks_per_node(config: TrainConfig) -> int:
     return max(1, len(os.sched_getaffinity(0)) // (job.cpus_per_rank or 1))
 
 
-def _step_cost(question: Question, config: TrainConfig, per_node: int, recorded: Recorded | None) -> StepCost:
+def _step_cost(
+    question: Question, config: TrainConfig, per_node: int, recorded: Recorded | None, trials: Trials
+) -> StepCost:
     cores = len(os.sched_getaffinity(0))
     own = config.job.cpus_per_rank or max(1, cores // min(per_node, question.ranks[0]))
     threads = min(question.threads or own, cores)
-    trial = _trial(question, config, threads)
+    key = _trial_key(question, config, threads)
+    if key not in trials:
+        trials[key] = _trial(question, config, threads)
+    trial = trials[key]
     rows = np.array(trial["left"])
     buckets = tuple(
         Bucket(float(size), float(left))
@@ -175,7 +224,8 @@ def _as_recorded(cost: StepCost, recorded: Recorded, question: Question) -> Step
         mean = sum(recorded.shares) / 2
         ratio = known.per_cost_s * mean / (line.fixed_s + line.per_cost_s * mean)
         known = replace(line, fixed_s=ratio * line.fixed_s, per_cost_s=ratio * line.per_cost_s, noise=known.noise)
-    names = ", ".join(map(str, question.runs))
+    many = len(question.runs) > FEW_RUNS
+    names = f"{len(question.runs)} runs" if many else ", ".join(map(str, question.runs))
     return replace(
         cost,
         line=known,
@@ -185,6 +235,13 @@ def _as_recorded(cost: StepCost, recorded: Recorded, question: Question) -> Step
         steps=recorded.lines,
         source=f"{recorded.lines} records of {names}; order of gradients and reading from {cost.source}",
     )
+
+
+def _trial_key(question: Question, config: TrainConfig, threads: int) -> str:
+    """What a trial depends on; who joins the ranks is no part of it, since it has one."""
+    known = config.model_dump(mode="json", exclude=OF_NO_TRIAL)
+    known["parallel"] = {name: known["parallel"][name] for name in ("bucket_mb", "compression", "virtual_ranks")}
+    return json.dumps([known, question.ranks[0], question.ranks[-1], threads, question.seconds], sort_keys=True)
 
 
 def _trial(question: Question, config: TrainConfig, threads: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A forecast as a table for people, and as plain values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -32,9 +32,16 @@ def _lines(forecast: Forecast, question: Question) -> Iterator[str]:
     for each in forecast.predictions:
         yield _row(each)
     yield ""
+    yield from basis_lines(forecast)
+    yield ""
+    yield from remark_lines(forecast.remarks)
+
+
+def basis_lines(forecast: Forecast) -> Iterator[str]:
+    """What the forecast counts with, in words."""
     cost, links = forecast.cost, forecast.links
     line = cost.line
-    fixed = _time(line.fixed_s + cost.optimizer_s)
+    fixed = step_time(line.fixed_s + cost.optimizer_s)
     yield f"  step     {fixed} whatever the share, and {1 / line.per_cost_s:,.3g} (edges + 30 atoms) a second"
     yield f"           from {cost.source}"
     sent = sum(each.size_bytes for each in cost.buckets)
@@ -43,11 +50,14 @@ def _lines(forecast: Forecast, question: Question) -> Iterator[str]:
     for where, link in (("within a node", links.within), ("between nodes", links.between)):
         if link is not None:
             rate = bytes_in_words(link.bandwidth_bytes_per_s)
-            yield f"           {where} {_time(link.latency_s)} a message, {rate}/s"
+            yield f"           {where} {step_time(link.latency_s)} a message, {rate}/s"
     noise = f"{cost.noise:.1%} between ranks" if cost.noise else "none counted"
     yield f"  noise    {noise}"
-    yield ""
-    for number, text in enumerate(forecast.remarks):
+
+
+def remark_lines(remarks: Iterable[str]) -> Iterator[str]:
+    """What to mind."""
+    for number, text in enumerate(remarks):
         yield f"  {'mind' if number == 0 else '':<8} {text}"
 
 
@@ -56,7 +66,7 @@ def _row(each: Prediction) -> str:
         f"{each.ranks:,}",
         f"{each.nodes:,}",
         f"{each.graphs:,.0f}",
-        _time(each.step_s),
+        step_time(each.step_s),
         time_in_words(each.epoch_s),
         f"{each.node_hours:,.3g}",
         f"{each.efficiency:.1%}",
@@ -73,7 +83,8 @@ def limit_in_words(each: Prediction) -> str:
     return f"{each.limit}: {IN_WORDS[each.limit]}, {share:.0%} of a step"
 
 
-def _time(time_s: float) -> str:
+def step_time(time_s: float) -> str:
+    """A short time in words."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if time_s >= size:
             return f"{time_s / size:.3g} {unit}"

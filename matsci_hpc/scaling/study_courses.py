@@ -1,11 +1,9 @@
 """How the loss of each run of a study went, and what the optimiser did meanwhile, as tables."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from matsci_hpc.analysis.plain_text import csv_text
 from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number, read_run
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.scaling.study_plan import StudyRun
@@ -86,10 +84,10 @@ def read_course(run: StudyRun, ended: str | None = None) -> Course | None:
 def loss_csv(courses: Iterable[Course]) -> str:
     """Training loss against samples and time, one line per logged step of every run."""
     header = ("run", "ranks", "repeat", "step", "samples_seen", "time_s", "loss")
-    return _csv(
+    return csv_text(
         header,
         (
-            (each.run, each.ranks, each.repeat, step, samples, f"{time_s:.6g}", f"{loss:.9g}")
+            (each.run, each.ranks, each.repeat, step, samples, _rounded(time_s, 6), _rounded(loss, 9))
             for each in courses
             for step, samples, time_s, loss in each.steps
         ),
@@ -102,14 +100,14 @@ def dynamics_csv(courses: Iterable[Course]) -> str:
         *("run", "ranks", "world", "repeat", "step", "grad_norm", "share_beyond", "autocorrelation"),
         *("noise_scale", "spike_deviations"),
     )
-    return _csv(header, (line for each in courses for line in _dynamics_lines(each)))
+    return csv_text(header, (line for each in courses for line in _dynamics_lines(each)))
 
 
 def _dynamics_lines(course: Course) -> Iterator[tuple[object, ...]]:
     high = dict(course.spikes)
     for look in course.looks:
         numbers = (look.grad_norm, look.share_beyond, look.autocorrelation, look.noise_scale, high.get(look.step))
-        shown = ("" if value is None else f"{value:.6g}" for value in numbers)
+        shown = (None if value is None else _rounded(value, 6) for value in numbers)
         yield (course.run, course.ranks, course.world, course.repeat, look.step, *shown)
 
 
@@ -137,9 +135,5 @@ def _spikes(found: Run) -> Iterator[tuple[int, float]]:
         yield int(line["step"]), high if high is not None else float("inf")
 
 
-def _csv(header: tuple[str, ...], lines: Iterable[tuple[Any, ...]]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    return stream.getvalue()
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")

@@ -17,6 +17,7 @@ from matsci_hpc.telemetry.dynamics.projection import DIMENSION, Projection, runs
 from matsci_hpc.telemetry.recorder import JsonLines
 from matsci_hpc.training.setup import Run
 from matsci_hpc.training.spike_watch import SpikeWatch
+from matsci_hpc.training.unit_clipping import ClippedUnits
 
 
 class DynamicsRecords:
@@ -78,13 +79,22 @@ class DynamicsRecords:
             self._before = [each.detach().clone() for each in self._parameters]
 
     @torch.no_grad()
-    def after_move(self, work: StepWork, found: dict[str, Any], noise: NoiseEstimate | None, *, moved: bool) -> None:
+    def after_move(
+        self,
+        work: StepWork,
+        found: dict[str, Any],
+        noise: NoiseEstimate | None,
+        clipped: ClippedUnits | None,
+        *,
+        moved: bool,
+    ) -> None:
         """Look at what the step did, and write its line if it has one.
 
         Args:
             work: of the step.
             found: loss, losses, lr and grad_norm.
             noise: of the gradient, where it was measured.
+            clipped: units of the step, where units are clipped.
             moved: whether the parameters were moved at all.
         """
         if self._lines is None:
@@ -92,7 +102,12 @@ class DynamicsRecords:
         if noise is not None and math.isfinite(noise.trace):
             self._noise.add(noise)
         if self._full:
-            self._lines.append(self._record(work, found, noise, moved=moved))
+            record = self._record(work, found, noise, moved=moved)
+            if clipped is not None:
+                record["clipped_units"] = clipped.share
+                for name, share in clipped.by_group.items():
+                    record["groups"][name]["clipped_units"] = share
+            self._lines.append(record)
             self._before = []
         self._watch.last.add(
             step=work.cursor.step + 1,

@@ -8,6 +8,7 @@ from matsci_hpc.loading.batch import Batch
 from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.training.setup import Run
 from matsci_hpc.training.tasks import local_losses
+from matsci_hpc.training.unit_clipping import UnitClip, last_layers
 
 
 def accumulate_gradients(
@@ -36,6 +37,10 @@ def update_parameters(run: Run, gradients: FlatGradients) -> None:
     norm = gradients.norm()
     if not bool(torch.isfinite(norm)):
         return
-    if run.config.optimizer.clip_norm is not None:
-        gradients.clip(norm, run.config.optimizer.clip_norm)
+    config = run.config.optimizer
+    if config.clip_ratio is not None:
+        UnitClip(config.clip_ratio, run.model.named_parameters(), last_layers(run.model)).clip()
+        norm = gradients.norm()
+    if config.clip_norm is not None:
+        gradients.clip(norm, config.clip_norm)
     run.optimizer.step()

@@ -119,7 +119,7 @@ class Trainer:
             run.state.step,
             run.comm.activity.tick,
             limit_s,
-            may_go_back=run.config.spikes.on_spike == "rollback",
+            may_go_back="rollback" in {run.config.spikes.on_spike, run.config.nonfinite.policy},
         )
         self.stepper = Stepper(run, self.clock, self.cost, self.stops.requested, self._step_on_disk, life)
         self._start_s = time.monotonic() - run.state.time_s
@@ -183,7 +183,7 @@ class Trainer:
         return Outcome(run.state.step, complete=True)
 
     def _step(self, works: Any) -> bool | None:
-        """One optimiser step; whether any rank was asked to stop, or None if the run went back because of a spike."""
+        """One optimiser step; whether any rank was asked to stop, or None if the run went back because of it."""
         run = self.run
         activity = run.comm.activity
         self.clock.start()
@@ -193,11 +193,14 @@ class Trainer:
         self.records.note_samples(work)
         found, stops = self.stepper.take(work)
         self.clock.stop(work)
-        if self.stepper.watch.rolls_back and (event := roll_back(run, work, self.writer)) is not None:
-            self.stepper.dynamics.note_rollback(event)
-            self.records.note_rollback()
-            self.clock.reset()
-            return None
+        if self.stepper.goes_back is not None:
+            event = roll_back(run, work, self.writer, self.stepper.goes_back)
+            if event is not None:
+                self.stepper.dynamics.note_rollback(event)
+                self.records.note_rollback()
+                self.clock.reset()
+                return None
+            self.stepper.leave_out(work, found)
         state = run.state
         state.step, state.epoch, state.step_in_epoch = work.after.step, work.after.epoch, work.after.within
         state.samples_seen += work.graphs

@@ -1,4 +1,6 @@
-"""What happens in a step whose loss or gradient is NaN or infinite: the step is left out, or the run ends with a dump.
+"""What happens in a step whose loss or gradient is NaN or infinite.
+
+The step is left out, the run goes back to a checkpoint (`rollback.py`), or it ends with a dump:
 
 nonfinite/step-000123/
     rank-00000.json    of every rank: its samples, its part of each loss, norms of its gradients by parameter
@@ -29,6 +31,11 @@ SHOWN_RANKS = 8
 ADVICE = "lower optimizer.lr, set optimizer.clip_norm, or lengthen schedule.warmup_steps"
 
 
+def is_finite(found: dict[str, Any]) -> bool:
+    """Whether loss and grad_norm of a step are numbers."""
+    return math.isfinite(found["loss"]) and math.isfinite(found["grad_norm"])
+
+
 class NonFiniteSteps:
     """Carries out `nonfinite.policy`, on every rank alike: all see the same reduced loss and gradient.
 
@@ -41,18 +48,32 @@ class NonFiniteSteps:
         self._run = run
         self._saved_step = saved_step
 
-    def handle(self, work: StepWork, found: dict[str, Any], repeat: Callable[[], Tensor]) -> None:
+    def roll_back(self, found: dict[str, Any]) -> bool:
+        """Whether the run goes back to a checkpoint because of this step.
+
+        Args:
+            found: loss and grad_norm of the step.
+        """
+        config = self._run.config
+        may = config.nonfinite.policy == "rollback" and self._run.state.rollbacks < config.spikes.rollback.limit
+        return may and not is_finite(found)
+
+    def handle(
+        self, work: StepWork, found: dict[str, Any], repeat: Callable[[], Tensor], *, skips: bool | None = None
+    ) -> None:
         """Count the step as skipped, or end the run; collective.
 
         Args:
             work: of the step.
             found: loss, losses, grad_norm and lr of the step.
             repeat: computes this rank's gradients again, and gives its losses by task first.
+            skips: whether the step may be left out; None: as the policy says.
 
         Raises:
             UserInputError: the policy is to stop, or too many steps in a row were skipped.
         """
         run, config = self._run, self._run.config.nonfinite
+        skips = config.policy == "skip" if skips is None else skips
         losses = repeat()[: len(run.tasks)]
         norms = {name: float(each.grad.norm()) for name, each in run.model.named_parameters() if each.grad is not None}
         finite = bool(losses.isfinite().all()), all(math.isfinite(norm) for norm in norms.values())
@@ -65,13 +86,15 @@ class NonFiniteSteps:
             f"step {step}: the loss ({found['loss']:g}) or the gradient norm ({found['grad_norm']:g}) is not finite, "
             f"{where}"
         )
-        if config.policy == "skip" and run.state.skipped_in_row < config.limit:
+        if skips and run.state.skipped_in_row < config.limit:
             if run.comm.rank == 0:
                 print(f"matsci-hpc: warning: {what}; the step is skipped", file=sys.stderr, flush=True)
             return
         folder = self._dump(work, found | {"where": where}, losses, norms)
         run.comm.barrier()
-        in_row = f"; {run.state.skipped_in_row} steps in a row were skipped" if config.policy == "skip" else ""
+        in_row = f"; {run.state.skipped_in_row} steps in a row were skipped" if skips else ""
+        if config.policy == "rollback" and not skips:
+            in_row = f"; all {run.config.spikes.rollback.limit} rollbacks are used up"
         saved = self._saved_step()
         kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint yet"
         raise UserInputError(f"{what}{in_row}; see {folder}; {ADVICE}; {kept}")

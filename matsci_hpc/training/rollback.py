@@ -1,13 +1,14 @@
-"""Back to a checkpoint before a spike of the loss, on to other samples or at a lower learning rate.
+"""Back to a checkpoint before a step that went wrong, on to other samples or at a lower learning rate.
 
-What follows from it depends on the checkpoint, the spike and the config alone: a life that is killed before the next
-checkpoint meets the same spike again, and goes back the same way.
+What went wrong is a spike of the loss, or a loss or gradient that is not finite. What follows from it depends on the
+checkpoint, the step and the config alone: a life that is killed before the next checkpoint meets the same step again,
+and goes back the same way.
 """
 
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matsci_hpc.loading.loader import StepWork
 from matsci_hpc.parallel.together import on_every, on_first
@@ -24,14 +25,18 @@ from matsci_hpc.training.checkpoint import (
 from matsci_hpc.training.saving import CheckpointWriter
 from matsci_hpc.training.setup import Run
 
+Reason = Literal["spike", "nonfinite"]
+"""Why a run goes back."""
 
-def roll_back(run: Run, work: StepWork, writer: CheckpointWriter) -> dict[str, Any] | None:
+
+def roll_back(run: Run, work: StepWork, writer: CheckpointWriter, reason: Reason) -> dict[str, Any] | None:
     """Put the run back to a checkpoint, in place; collective.
 
     Args:
-        run: at the step before the spike.
-        work: of the step with the spike, which has not moved the parameters.
+        run: at the step before the one that went wrong.
+        work: of that step, which has not moved the parameters.
         writer: of the run's checkpoints.
+        reason: what is wrong with it.
 
     Returns:
         What was done, for the records; None where there is no checkpoint old enough, so that the step is left out.
@@ -41,15 +46,13 @@ def roll_back(run: Run, work: StepWork, writer: CheckpointWriter) -> dict[str, A
     """
     config = run.config.spikes.rollback
     spike = work.cursor.step + 1
+    what = f"the spike at step {spike}" if reason == "spike" else f"step {spike}, which is not finite,"
     run.comm.activity.at("checkpoint")
     chosen = on_first(run.comm, lambda: _choose(run, writer, spike - config.back_steps))
     if chosen is None:
         if run.comm.rank == 0:
-            text = (
-                f"no checkpoint is {config.back_steps} steps older than the spike at step {spike}; the step is left out"
-            )
+            text = f"no checkpoint is {config.back_steps} steps older than {what.rstrip(',')}; the step is left out"
             print(f"matsci-hpc: warning: {text}", file=sys.stderr, flush=True)
-        run.state.skipped_steps += 1
         return None
     path = Path(chosen)
     rollbacks, time_s = run.state.rollbacks + 1, run.state.time_s
@@ -62,6 +65,7 @@ def roll_back(run: Run, work: StepWork, writer: CheckpointWriter) -> dict[str, A
         state.best_loss = state.best_step = None
     event = {
         "rollback": rollbacks,
+        "reason": reason,
         "spike_step": spike,
         "epoch": state.epoch,
         "data": config.data,
@@ -79,7 +83,7 @@ def roll_back(run: Run, work: StepWork, writer: CheckpointWriter) -> dict[str, A
             f", at {config.lr_factor:g} of the learning rate for {config.lr_steps} steps" if config.lr_steps else ""
         )
         print(
-            f"matsci-hpc: rollback {rollbacks} of {config.limit}: from the spike at step {spike} to step {state.step}, "
+            f"matsci-hpc: rollback {rollbacks} of {config.limit}: from {what} to step {state.step}, "
             f"and on {onward}{slower}",
             file=sys.stderr,
             flush=True,

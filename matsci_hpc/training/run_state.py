@@ -29,7 +29,7 @@ class RunState:
         skipped_in_row: how many of these were the last ones.
         data: fingerprint of each data set.
         kernel: who adds up over edges on a GPU, decided when the run began.
-        rollbacks: how often the run went back to a checkpoint because of a spike.
+        rollbacks: how often the run went back to a checkpoint because of a spike or what was not finite.
         slow_until: step up to which the learning rate is lowered after the last of them.
         plateaus: how often the learning rate was lowered because held-out losses did not fall.
         evaluations_since_best: evaluations since the best one, or since it was lowered.

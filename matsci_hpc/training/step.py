@@ -1,6 +1,5 @@
 """One optimiser step on one rank: forward, backward, the exchange of gradients, and the move of the parameters."""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,11 +19,13 @@ from matsci_hpc.training.dynamics_records import DynamicsRecords
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.gradient_order import in_backward_order
 from matsci_hpc.training.noise import NoiseMeter
-from matsci_hpc.training.nonfinite import NonFiniteSteps
+from matsci_hpc.training.nonfinite import NonFiniteSteps, is_finite
 from matsci_hpc.training.optimization import learning_rate
+from matsci_hpc.training.rollback import Reason
 from matsci_hpc.training.setup import Run
 from matsci_hpc.training.spike_watch import SpikeWatch
 from matsci_hpc.training.tasks import local_losses
+from matsci_hpc.training.unit_clipping import ClippedUnits, UnitClip, last_layers
 
 
 class Stepper:
@@ -39,7 +40,8 @@ class Stepper:
         life: number of this life, from 0.
 
     Attributes:
-        watch: tells after a step whether it was a spike; one to roll back from has not moved the parameters.
+        goes_back: why the run is to go back to a checkpoint because of the step, which has not moved the parameters
+            then; None where it goes on.
         dynamics: the records of it.
     """
 
@@ -67,10 +69,14 @@ class Stepper:
         )
         self.nonfinite = NonFiniteSteps(run, saved_step)
         self.watch = SpikeWatch(run)
+        self.goes_back: Reason | None = None
         self.dynamics = DynamicsRecords(run, life, self.gradients, self.watch)
         self._noise = NoiseMeter(run)
         self._bound = ClipBound(run.config.optimizer)
         run.course.attach("clipping", self._bound)
+        ratio = run.config.optimizer.clip_ratio
+        self._units = None if ratio is None else UnitClip(ratio, run.model.named_parameters(), last_layers(run.model))
+        self._clipped: ClippedUnits | None = None
         self._stop_requested = stop_requested
         self._forward: list[tuple[Any, Any]] = []  # begin and end of each forward pass of the step
 
@@ -117,19 +123,41 @@ class Stepper:
         self.watch.look(step, found["loss"])
         self.dynamics.before_move(work, found)
         self.clock.skip()
-        moved = not self.watch.rolls_back and self._update(work, found, norm)
+        self._clipped = None
+        self.goes_back = self._why_back(found)
+        moved = self.goes_back is None and self._update(work, found, norm)
         self.clock.lap("optimizer")
-        self.dynamics.after_move(work, found, noise, moved=moved)
+        self.dynamics.after_move(work, found, noise, self._clipped, moved=moved)
         return found, bool(stops > 0)
+
+    def _why_back(self, found: dict[str, Any]) -> Reason | None:
+        if self.watch.rolls_back:
+            return "spike"
+        return "nonfinite" if self.nonfinite.roll_back(found) else None
+
+    def leave_out(self, work: StepWork, found: dict[str, Any]) -> None:
+        """Count a step that the run cannot go back from, for want of a checkpoint, as skipped; collective.
+
+        Raises:
+            UserInputError: too many steps in a row were not finite.
+        """
+        if self.goes_back == "nonfinite":
+            self.nonfinite.handle(work, found, lambda: self._backward(work), skips=True)
+        else:
+            self.run.state.skipped_steps += 1
 
     def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> bool:
         """Move the parameters by the summed gradients, unless these are of no use; whether they moved."""
         run = self.run
-        if not math.isfinite(found["loss"]) or not math.isfinite(found["grad_norm"]):
+        if not is_finite(found):
             self.nonfinite.handle(work, found, lambda: self._backward(work))
             return False
         run.state.skipped_in_row = 0
-        bound = self._bound.bound(found["grad_norm"])
+        if self._units is not None:
+            self._clipped = self._units.clip()
+            found["clipped_units"] = self._clipped.share
+            norm = self.gradients.norm()
+        bound = self._bound.bound(float(norm))
         if bound is not None:
             self.gradients.clip(norm, bound)
         run.optimizer.step()

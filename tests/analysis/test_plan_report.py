@@ -71,7 +71,9 @@ def test_the_numbers_agree_with_each_other(config):
     assert found["least_bytes"] == found["rank_bytes"] + found["program_bytes"]
     assert found["program_bytes"] > 3e7
     assert memory["parameters"] == memory["gradients"] == memory["optimizer"] / 2 > 1e5
-    assert planned(config, "--ranks", 3, "precision=float64")["memory"]["parameters"] == 2 * memory["parameters"]
+    assert memory["average"] == 0
+    double = planned(config, "--ranks", 3, "precision=float64", "average.decay=0.9")["memory"]
+    assert double["parameters"] == double["average"] == 2 * memory["parameters"]
 
 
 @pytest.mark.slow

@@ -1,37 +1,23 @@
 import json
 import re
-import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import plotly.graph_objects
 import pytest
+from pages import BROWSER, Page, open_in_browser
 from run_dirs import EVIL, evaluation_line, metrics_line, ranks_line, straggler, write_lines, write_run
 
 from matsci_hpc.analysis.figures import charts
 from matsci_hpc.analysis.records import read_lines, read_run, valid_evaluations, valid_steps
-from matsci_hpc.analysis.report import _energy, notes, state, step_times, write_report
+from matsci_hpc.analysis.report import _energy, notes, render, state, write_report
+from matsci_hpc.analysis.run_tables import step_times
 from matsci_hpc.errors import UserInputError
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text outside scripts and styles."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words, self.raw = [], [], {}
-        self.feed(text)
-        self.text = " ".join(" ".join(self.words).replace("\N{NARROW NO-BREAK SPACE}", " ").split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        kind = self.tags[-1][0] if self.tags else ""
-        (self.raw.setdefault(kind, []) if kind in {"script", "style"} else self.words).append(data)
+FILES = (
+    *("report.html", "report.md", "report.png"),
+    *("report_tables.csv", "report_steps.csv", "report_evaluations.csv", "report_dynamics.csv"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +42,12 @@ def evil(tmp_path_factory):
         line = {**metrics_line(505, life=EVIL), "stragglers": [straggler(host=EVIL), EVIL, {"rank": EVIL}, {}]}
         records.write(json.dumps({**line, "ranks": EVIL, "lr": EVIL, EVIL: EVIL, "losses": {EVIL: 0.3}}) + "\n")
     return run_dir
+
+
+def page_of(run_dir):
+    """The page alone, as it is written; the files beside it take longer."""
+    run = read_run(run_dir)
+    return render(run, charts(run)).encode(errors="replace").decode()
 
 
 def test_last_line_of_a_step_counts():
@@ -129,7 +121,7 @@ def test_every_figure_is_valid_plotly(demo):
 
 
 def test_report_says_how_good_the_model_is_and_where_time_goes(demo):
-    page = Page(write_report(demo).read_text(encoding="utf-8"))
+    page = Page(page_of(demo))
     for expected in (
         "demo complete",
         "Restarted after step 300",
@@ -179,7 +171,7 @@ def test_a_run_of_an_earlier_version_shows_computing_as_a_whole(tmp_path):
     assert "forward" not in parts
     assert parts["compute"] > parts["communication"]
     assert not {"Power", "Ranks"} & {chart.title for chart in charts(read_run(run_dir))}
-    assert "kept the others waiting" not in Page(write_report(run_dir).read_text(encoding="utf-8")).text
+    assert "kept the others waiting" not in Page(page_of(run_dir)).text
 
 
 def test_the_map_of_ranks_shows_which_one_is_slow(demo):
@@ -202,7 +194,7 @@ def test_damaged_lines_of_ranks_are_left_out(tmp_path):
 
 
 def test_report_replaces_the_old_one_and_leaves_nothing_else(demo):
-    before = {path.name for path in demo.iterdir()} | {"report.html"}
+    before = {path.name for path in demo.iterdir()} | set(FILES)
     (demo / "report.html").write_text("old")
     path = write_report(demo)
     assert path == demo / "report.html"
@@ -212,7 +204,7 @@ def test_report_replaces_the_old_one_and_leaves_nothing_else(demo):
 
 @pytest.mark.parametrize("name", ["demo", "evil"])
 def test_nothing_is_loaded_from_outside_and_only_our_scripts_stand_in_the_page(name, request):
-    page = Page(write_report(request.getfixturevalue(name)).read_text(encoding="utf-8"))
+    page = Page(page_of(request.getfixturevalue(name)))
     for tag, attributes in page.tags:
         assert not {"src", "href", "srcset", "data", "action"} & set(attributes), tag
         assert not [attribute for attribute in attributes if attribute.startswith("on")], tag
@@ -228,7 +220,7 @@ def test_nothing_is_loaded_from_outside_and_only_our_scripts_stand_in_the_page(n
 
 
 def test_markup_from_a_run_comes_out_as_text(evil):
-    text = write_report(evil).read_text(encoding="utf-8")
+    text = page_of(evil)
     page = Page(text)
     assert EVIL.lower() not in text.lower()
     assert page.text.count(EVIL) >= 15
@@ -307,33 +299,9 @@ def test_browser_draws_every_chart_without_complaint(name, request, tmp_path):
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on PATH")
 def test_browser_would_refuse_a_script_that_slipped_in(demo, tmp_path):
-    text = write_report(demo).read_text(encoding="utf-8")
+    text = page_of(demo)
     tampered = tmp_path / "tampered.html"
     tampered.write_text(text.replace("</header>", "<script>console.log(1)</script></header>"), encoding="utf-8")
     _, complaints = open_in_browser(tampered, tmp_path)
     assert len(complaints) == 1
     assert "Content Security Policy" in complaints[0]
-
-
-def open_in_browser(path, folder):
-    """The page after its scripts ran, and what the browser's console said."""
-    command = [
-        *(
-            BROWSER,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-component-update",
-        ),
-        *(
-            "--disable-background-networking",
-            "--disable-sync",
-            "--disable-dev-shm-usage",
-            "--window-size=1200,3000",
-        ),
-        *(f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=10000"),
-        *("--dump-dom", path.as_uri()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -7,10 +7,10 @@ import sys
 import plotly.graph_objects
 import pytest
 from click.testing import CliRunner
+from pages import BROWSER, Page, open_in_browser
 from ranks import run_command
 from run_dirs import EVIL
 from scaling_tables import RANKS, synthetic_rows, universal_rate
-from test_report import BROWSER, Page, open_in_browser
 
 from matsci_hpc.analysis.study_figures import log_ticks, plots, tick_words
 from matsci_hpc.analysis.study_report import write_study_report

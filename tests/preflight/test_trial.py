@@ -2,6 +2,8 @@ import os
 import sys
 
 import pytest
+from ranks import run_ranks
+from safetensors.torch import load_file
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.loader import Cursor, Division, Loader
@@ -33,6 +35,23 @@ def test_a_trial_of_a_real_run(train_config, subject, crystals, tmp_path):
     assert found.evaluation_s >= found.look_s > 0
     assert sorted(crystals.iterdir()) == before
     assert not (tmp_path / "run").exists()
+
+
+def test_a_running_mean_takes_memory_and_room_in_checkpoints(train_config, subject, tmp_path):
+    found = measure(subject(train_config(average={"decay": 0.9})), 2, 1)
+    assert found.average_bytes == found.parameter_bytes
+    assert found.fixed_bytes == 5 * found.parameter_bytes
+    run = tmp_path / "real"
+    done = run_ranks(1, "train", tmp_path / "train.yaml", f"run_dir={run}", "steps=2", "average.decay=0.9")
+    assert done.returncode == 0, done.stderr
+    folder = run / "checkpoints" / "step-000002"
+    model, optimizer, average = (
+        load_file(folder / f"{name}.safetensors") for name in ("model", "optimizer", "average")
+    )
+    moments = [each for key, each in optimizer.items() if key.endswith(("|exp_avg", "|exp_avg_sq"))]
+    names = {key.removesuffix("|exp_avg") for key in optimizer if key.endswith("|exp_avg")}
+    written = [*moments, *(each[name] for each in (model, average) for name in names)]
+    assert sum(each.nbytes for each in written) == found.checkpoint_bytes == 4 * found.parameter_bytes
 
 
 def test_a_trial_takes_the_share_of_all_virtual_ranks(train_config, subject):

@@ -90,6 +90,12 @@ def test_what_a_run_of_strong_scaling_does(make_study):
     assert config.run_dir == Path.cwd() / "studies/small/runs" / run.name
 
 
+def test_virtual_ranks_are_ranks_of_weak_scaling(make_study):
+    path = make_study(scaling="weak", axes={"ranks": [1, 2], "virtual_ranks": [1, 256], "graphs_per_rank": [4]})
+    batches = {(run.job.ranks, run.config.parallel.virtual_ranks): run.config.batch.graphs for run in planned(path)}
+    assert batches == {(1, 1): 4, (2, 1): 8, (1, 256): 1024, (2, 256): 2048}
+
+
 def test_the_batch_of_weak_scaling_grows_with_the_ranks(make_study):
     path = make_study(scaling="weak", axes={"ranks": [1, 2, 8], "graphs_per_rank": [4, 6]})
     batches = {(run.job.ranks, run.point["graphs_per_rank"]): run.config.batch.graphs for run in planned(path)}

@@ -1,5 +1,6 @@
 """Studies of real runs on real ranks."""
 
+import csv
 import json
 import math
 import os
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.mpi
 OUT = Path("studies/small")
 
 
-def lines_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def lines_of(run, name="metrics.jsonl"):
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,12 @@ def test_the_table_says_what_the_records_say(study_copy):
         assert float(row.details["load_at_start"]) >= 0
         assert float(row.details["node_hours"]) == pytest.approx(kept[-1]["time_s"] / 3600, rel=1e-5)
         assert row.details["node_hours_to_target"] == "not reached"  # the mean is over ten lines, and there are six
+    with (OUT / "dynamics.csv").open() as file:
+        looks = {(line["run"], int(line["step"])): line for line in csv.DictReader(file)}
+    for run in plan_runs(study_copy, load_site("local")):
+        for line in lines_of(OUT / "runs" / run.name, "dynamics.jsonl"):
+            assert float(looks.pop((run.name, line["step"]))["grad_norm"]) == pytest.approx(line["grad_norm"], rel=1e-5)
+    assert not looks
     assert [(row.ranks, row.throughput) for row in read_table(OUT / "results.jsonl").rows] == [
         (row.ranks, row.throughput) for row in rows
     ]

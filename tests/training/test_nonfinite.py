@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 
 import pytest
@@ -10,6 +11,9 @@ from ranks import mpirun, run_command
 from safetensors.torch import load_file
 from sink_logs import read_mlflow, read_wandb
 
+from matsci_hpc.analysis.figures import charts
+from matsci_hpc.analysis.records import read_run
+from matsci_hpc.analysis.report import render
 from matsci_hpc.config.train import Schedule
 from matsci_hpc.telemetry.rank_lines import BYTES_PER_RANK
 from matsci_hpc.training.optimization import learning_rate
@@ -114,3 +118,81 @@ def test_too_many_skipped_steps_in_a_row_end_the_run(corrupted_run):
     assert "step 6: the loss" in result.stderr
     assert "3 steps in a row were skipped" in result.stderr
     assert (run / "nonfinite" / "step-000006" / "rank-00002.json").exists()
+
+
+BACK = (
+    "nonfinite.policy=rollback",
+    "checkpoint={every_steps: 2, keep: 10}",
+    "evaluate.every_steps=100",
+    "record_samples=true",
+)
+
+
+def test_rollback_goes_back_and_past_the_samples(corrupted_run, lines):
+    run, result = corrupted_run({6}, *BACK, "spikes={rollback: {limit: 1}}")
+    # In its second course, step 6 has other samples, which the wrapper spoils, too: the limit ends the run then.
+    assert result.returncode == 2, result.stderr
+    assert "rollback 1 of 1: from step 6, which is not finite, to step 4, and on behind its samples" in result.stderr
+    assert "; all 1 rollbacks are used up; see" in result.stderr
+    assert (run / "nonfinite" / "step-000006" / "rank-00002.json").exists()
+    (event,) = [line for line in lines(run, "dynamics") if "rollback" in line]
+    assert (event["reason"], event["spike_step"], event["step"]) == ("nonfinite", 6, 4)
+
+
+ONCE = WRAPPER.replace(
+    "if work.cursor.step + 1 in {steps} and", "if work.cursor.step + 1 in {steps} and self.run.state.rollbacks == 0 and"
+)
+
+
+@pytest.fixture
+def spoilt_once(config, tmp_path):
+    """A run whose data make a step of its first course not finite."""
+    program = tmp_path / "once.py"
+    program.write_text(ONCE.format(steps={6}))
+
+    def run(name: str, *overrides: str):
+        words = [program, "train", config, f"run_dir={tmp_path / name}", "steps=10", *overrides]
+        result = run_command(mpirun(2, sys.executable, *words))
+        assert result.returncode == 0, result.stderr
+        return tmp_path / name
+
+    return run
+
+
+def test_a_run_with_one_spoilt_step_goes_on_the_same_after_it_was_killed(spoilt_once, lines):
+    whole, killed = spoilt_once("whole", *BACK), spoilt_once("killed", *BACK)
+    (event,) = [line for line in lines(whole, "dynamics") if "rollback" in line]
+    assert (event["reason"], event["spike_step"], event["step"]) == ("nonfinite", 6, 4)
+    course = read_run(whole)
+    assert [line["step"] for line in course.steps] == list(range(1, 11))
+    assert [line["rollbacks"] for line in course.steps] == [0] * 4 + [1] * 6
+    assert all(line["loss"] is not None for line in course.steps)
+    assert course.steps[-1]["skipped_steps"] == 0
+    # No sample of the given up steps comes again in this epoch.
+    taken = [json.loads(line) for line in (whole / "samples/rank-00001.jsonl").read_text().splitlines()]
+    before = [sample for line in taken if line["rollbacks"] == 0 for sample in line["samples"]]
+    after = [sample for line in taken if line["rollbacks"] == 1 and line["epoch"] == 0 for sample in line["samples"]]
+    assert not set(before) & set(after)
+    # As if it had been killed when step 4 was the newest checkpoint: it meets the step again.
+    for path in (killed / "checkpoints").glob("step-*"):
+        if int(path.name[5:]) > 4:
+            shutil.rmtree(path)
+    (killed / "DONE").unlink()
+    spoilt_once("killed", *BACK)
+    mine, theirs = (load_file(each / "checkpoints/step-000010/model.safetensors") for each in (killed, whole))
+    assert all(torch.equal(mine[name], value) for name, value in theirs.items())
+    assert len(read_run(killed).rollbacks) == 1
+    assert "because of steps that were not finite" in render(course, charts(course))
+
+
+def test_without_an_older_checkpoint_the_step_is_left_out(corrupted_run, lines):
+    options = ("nonfinite.policy=rollback", "checkpoint.every_steps=100", "evaluate.every_steps=100")
+    run, result = corrupted_run({3}, *options)
+    assert result.returncode == 0, result.stderr
+    assert "no checkpoint is 1 steps older than step 3, which is not finite; the step is left out" in result.stderr
+    assert [line["skipped_steps"] for line in lines(run)] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert {line["rollbacks"] for line in lines(run)} == {0}
+    _, result = corrupted_run({2, 3}, *options, "nonfinite.limit=2", f"run_dir={run}-again")
+    assert result.returncode == 2, result.stderr
+    assert "step 3: the loss" in result.stderr
+    assert "; 2 steps in a row were skipped; see" in result.stderr
