@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from matsci_hpc.analysis.plotting import MOST_POINTS, empty_figure, label, rounded, spans_decade
+from matsci_hpc.analysis.plotting import MOST_POINTS, empty_figure, label, rounded, smoothed, spans_decade
 from matsci_hpc.analysis.records import Record
 from matsci_hpc.analysis.sheet import Cell, Sheet
 from matsci_hpc.analysis.study_figures import LEGEND_LINE, Plot, log_ticks, look, tick_words
@@ -21,6 +21,11 @@ SETTLED = 20
 """Steps after which Adam's ratio and the likeness of gradients say something: 2 / (1 - 0.9)."""
 MOST_DRAWN = 16
 """More curves in one figure cannot be told apart."""
+
+HIGH = 3.0
+"""Losses above so many times the largest first one are cut off: a run that blows up would hide all others."""
+SMOOTH = 15
+"""Lines of the running mean of what jumps from step to step."""
 
 Points = list[tuple[float, float]]
 
@@ -53,11 +58,12 @@ def kinds_of(courses: Iterable[Course]) -> list[Kind]:
     # The world follows from ranks and virtual ranks, and is what the optimiser sees.
     virtual = any(course.world != course.ranks for key in groups for course in groups[key])
     varied -= {"virtual_ranks", "parallel.virtual_ranks"} if virtual else set()
+    several = len({ranks for _, _, ranks in groups}) > 1
     kinds = []
     for (names, world, ranks), found in sorted(groups.items(), key=lambda item: (_in_order(item[0][0]), item[0][1:])):
         words = [f"{name}={value}" for name, value in names if name in varied]
         words.append(f"{world} ranks" if world != 1 else "1 rank")
-        if virtual and ranks != world:
+        if virtual and several:
             words[-1] += f" ({ranks} real)"
         kinds.append(Kind(", ".join(words), tuple(found)))
     return kinds
@@ -134,8 +140,9 @@ def course_plots(kinds: Sequence[Kind]) -> list[Plot]:
             "share beyond 0.9", lambda course: _of_looks(course, lambda look: look.share_beyond),
         ),
         _figure(
-            drawn, "Gradients that repeat", "Autocorrelation of gradients with those of the step before", "step",
-            "autocorrelation", lambda course: _of_looks(course, lambda look: look.autocorrelation),
+            drawn, "Gradients that repeat",
+            f"Autocorrelation of gradients with those of the step before, mean of {SMOOTH} lines", "step",
+            "autocorrelation", lambda course: _evened(_of_looks(course, lambda look: look.autocorrelation)),
         ),
     ]  # fmt: skip
     return [plot for plot in made if plot is not None]
@@ -144,6 +151,19 @@ def course_plots(kinds: Sequence[Kind]) -> list[Plot]:
 def _of_looks(course: Course, pick: Callable[[Any], float | None]) -> Points:
     found = [(float(look.step), pick(look)) for look in course.looks]
     return [(step, value) for step, value in found if value is not None]
+
+
+def _evened(points: Points) -> Points:
+    """The running mean of points."""
+    values = smoothed([y for _, y in points], SMOOTH)
+    return [(x, y) for (x, _), y in zip(points, values, strict=True) if y is not None]
+
+
+def ceiling(kinds: Sequence[Kind]) -> float | None:
+    """Where losses are cut off; None where none is that high."""
+    found = [kind.drawn.steps for kind in kinds if kind.drawn.steps]
+    top = HIGH * max((steps[0][3] for steps in found), default=math.inf)
+    return top if any(loss > top for steps in found for *_, loss in steps) else None
 
 
 def _figure(
@@ -175,7 +195,11 @@ def _figure(
         layout["xaxis"]["tickformat"] = ",.4~g"
     values = [y for _, points in curves for _, y in points]
     layout["yaxis"]["title"] = {"text": y_title, "standoff": 8}
-    if y_title == "loss" and spans_decade(values):
+    top = ceiling(kinds) if y_title == "loss" else None
+    if top is not None:
+        caption += f"; losses above {top:.3g} are cut off"
+        layout["yaxis"]["range"] = [max(0.0, 0.9 * min(values)), top]
+    elif y_title == "loss" and spans_decade(values):
         ticks = log_ticks(values)
         layout["yaxis"] |= {"type": "log", "tickvals": ticks, "ticktext": tick_words(ticks)}
     elif y_title == "share beyond 0.9":
@@ -255,7 +279,9 @@ def course_picture(kinds: Sequence[Kind]) -> bytes:
     seen = [course for kind in drawn if (course := kind.drawn).steps]
     if spans_decade([float(samples) for course in seen for _, samples, *_ in course.steps]):
         losses.set_xscale("log")
-    if spans_decade([loss for course in seen for *_, loss in course.steps]):
+    if (top := ceiling(drawn)) is not None:
+        losses.set_ylim(0.9 * min(loss for course in seen for *_, loss in course.steps), top)
+    elif spans_decade([loss for course in seen for *_, loss in course.steps]):
         losses.set_yscale("log")
     for axis in (losses, shares):
         dress(axis)

@@ -93,10 +93,10 @@ class Content:
 def render(content: Content, study: Study, provenance: Mapping[str, object]) -> str:
     """Make the whole page."""
     ranks = [int(count) for each in study.findings for count in each.series.ranks]
-    size = f"{min(ranks)} to {max(ranks)} ranks" if ranks else "no two numbers of ranks to compare"
+    scaling = f"{len(study.findings)} series, {min(ranks)} to {max(ranks)} ranks" if ranks else ""
     said = Words(
         title=content.title,
-        state=f"{len(study.findings)} series, {size}" if ranks else size,
+        state=scaling or "courses of losses; no two numbers of ranks to compare",
         subtitle=f"{number(len(study.table.rows))} measurements.",
         notes=study.notes,
         beside="the CSV files",

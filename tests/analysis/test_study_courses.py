@@ -40,8 +40,8 @@ def test_repeats_are_one_kind_and_the_world_is_named():
     other = {"lr_rule": "linear", "threads": "1", "virtual_ranks": "8"}
     kinds = kinds_of([course(labels, 8, 2), course(labels, 8, 1), course(other, 8)])
     assert [(kind.name, len(kind.courses)) for kind in kinds] == [
-        ("lr_rule=linear, 8 ranks (1 real)", 1),
-        ("lr_rule=sqrt, 8 ranks (1 real)", 2),
+        ("lr_rule=linear, 8 ranks", 1),
+        ("lr_rule=sqrt, 8 ranks", 2),
     ]
     assert kinds[1].drawn.repeat == 1
 
@@ -61,8 +61,22 @@ def test_the_table_says_how_a_course_went():
     assert cells["noise scale"].text == "800"
 
 
+def test_real_ranks_are_named_where_they_differ():
+    kinds = kinds_of([course({}, 8), course({}, 8, ranks=2)])
+    assert [kind.name for kind in kinds] == ["8 ranks (1 real)", "8 ranks (2 real)"]
+
+
+def test_a_run_that_blows_up_does_not_hide_the_others():
+    wild = course({"lr": "1"}, 1, losses=[3.0, 5e7, 4.0])
+    (plot, *_) = course_plots(kinds_of([wild, course({"lr": "0.1"}, 1)]))
+    assert plot.figure["layout"]["yaxis"]["range"][1] == 9.0
+    assert "losses above 9 are cut off" in plot.caption
+    (calm, *_) = course_plots(kinds_of([course({}, 1)]))
+    assert "range" not in calm.figure["layout"]["yaxis"]
+
+
 def test_a_spike_outlasts_thinning():
-    losses = [1.0] * 20_000
+    losses = [50.0] * 20_000
     losses[12_345] = 77.0
     (plot, *_) = course_plots(kinds_of([course({}, 1, losses=losses, spikes=[(12_346, 50.0)])]))
     line, marks = plot.figure["data"]
