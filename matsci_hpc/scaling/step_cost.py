@@ -45,7 +45,8 @@ class StepCost:
         buckets: of gradients, as the run sends them.
         sum_bytes_per_s: how fast tensors are added up here.
         noise: between ranks, relative standard deviation of a step's computing time; 0 if it is not counted.
-        shares: least and largest predicted cost of the measured shares; beyond them the line is extrapolated.
+        shares: least and largest predicted cost of the measured shares; beyond them the line is extrapolated. None
+            where they are not known.
         steps: measured.
         source: where it is from, in words.
     """
@@ -56,7 +57,7 @@ class StepCost:
     buckets: tuple[Bucket, ...]
     sum_bytes_per_s: float
     noise: float
-    shares: tuple[float, float]
+    shares: tuple[float, float] | None
     steps: int
     source: str
 
