@@ -206,7 +206,7 @@ def _step_cost(
     cost = StepCost(
         line=line,
         optimizer_s=float(np.median(trial["optimizer_s"])),
-        input_per_cost_s=float(np.median(np.array(trial["input_s"]) / np.array(costs))),
+        input=fit_line(costs, trial["input_s"]),
         buckets=buckets,
         sum_bytes_per_s=trial["sum_bytes_per_s"],
         noise=question.noise or 0.0,

@@ -200,7 +200,7 @@ def step_parts(
                 max(slowest_s - expected_s, 0.0),
                 exposed.latency_s,
                 exposed.bandwidth_s,
-                cost.input_per_cost_s * largest,
+                cost.input.fixed_s + cost.input.per_cost_s * largest,
             )
         )
     compute, imbalance, noise, latency, bandwidth, reading = np.array(rows).mean(axis=0).tolist()

@@ -41,7 +41,7 @@ class StepCost:
     Attributes:
         line: time of forward and backward passes.
         optimizer_s: norm, clipping and update, whatever the share.
-        input_per_cost_s: reading and collating a share in the thread that runs beside, for each edge of it.
+        input: reading and collating a share in the thread that runs beside.
         buckets: of gradients, as the run sends them.
         sum_bytes_per_s: how fast tensors are added up here.
         noise: between ranks, relative standard deviation of a step's computing time; 0 if it is not counted.
@@ -53,7 +53,7 @@ class StepCost:
 
     line: Line
     optimizer_s: float
-    input_per_cost_s: float
+    input: Line
     buckets: tuple[Bucket, ...]
     sum_bytes_per_s: float
     noise: float
