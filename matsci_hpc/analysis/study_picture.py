@@ -9,11 +9,11 @@ from matsci_hpc.scaling.efficiency import Estimate
 from matsci_hpc.scaling.laws import TITLES
 from matsci_hpc.scaling.study import Study
 
-_MARKERS = {
+MARKERS_OF = {
     "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "x": "x", "star": "*", "triangle-down": "v",
     "pentagon": "p",
 }  # fmt: skip
-_DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+DASHES_OF = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 _NAME_LENGTH = 40
 
 
@@ -26,7 +26,7 @@ def picture(study: Study) -> bytes:
     figure = Figure(figsize=(9.2, 4.0 + 0.22 * legend_rows), dpi=150, layout="constrained")
     throughput, share = figure.subplots(1, 2)
     for place, each in enumerate(study.findings):
-        name = _name(each.series.name)
+        name = safe_name(each.series.name)
         points = each.efficiency.points
         ranks = [point.ranks for point in points]
         _points(throughput, place, ranks, [point.throughput for point in points], name)
@@ -74,8 +74,8 @@ def _points(
         values,
         yerr=[[max(0.0, size) for size in side] for side in ends],
         color=chosen.color,
-        marker=_MARKERS[chosen.marker],
-        linestyle=_DASHES[chosen.dash] if connected else "none",
+        marker=MARKERS_OF[chosen.marker],
+        linestyle=DASHES_OF[chosen.dash] if connected else "none",
         markersize=5,
         linewidth=1.2,
         capsize=2.5,
@@ -96,7 +96,7 @@ def _dress(axis: Any, title: str, ranks: list[int]) -> None:
     axis.minorticks_off()
 
 
-def _name(name: str) -> str:
+def safe_name(name: str) -> str:
     """A label that matplotlib does not read as a formula."""
     short = name if len(name) <= _NAME_LENGTH else name[: _NAME_LENGTH - 1] + "…"
     return short.replace("$", r"\$")

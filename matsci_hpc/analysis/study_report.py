@@ -10,6 +10,7 @@ from matsci_hpc.analysis.study_figures import plots
 from matsci_hpc.analysis.study_picture import picture
 from matsci_hpc.analysis.study_tables import sheets
 from matsci_hpc.analysis.study_text import laws_csv, markdown, points_csv
+from matsci_hpc.analysis.words import number
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.export import write_extra_p
 from matsci_hpc.scaling.study import Study
@@ -46,7 +47,7 @@ def write_study_report(study: Study, out: Path, provenance: Mapping[str, object]
     known = {**_provenance(study), **(provenance or {})}
     texts = {
         "report.html": render(title, study, known),
-        "report.md": markdown(title, study, known),
+        "report.md": markdown(title, study.notes, sheets(study), known),
         "efficiency.csv": points_csv(study),
         "laws.csv": laws_csv(study),
     }
@@ -67,11 +68,13 @@ def render(title: str, study: Study, provenance: Mapping[str, object]) -> str:
     ranks = [int(count) for each in study.findings for count in each.series.ranks]
     return (
         templates()
-        .get_template("study_report.html.j2")
+        .get_template("sheets_report.html.j2")
         .render(
             title=title,
             state=f"{len(study.findings)} series, {min(ranks)} to {max(ranks)} ranks",
-            measurements=len(study.table.rows),
+            about=f"{number(len(study.table.rows))} measurements.",
+            beside="efficiency.csv and laws.csv",
+            verdicts=[],
             notes=study.notes,
             sheets=sheets(study),
             plots=drawn,

@@ -6,18 +6,25 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from matsci_hpc.analysis.study_tables import sheets
+from matsci_hpc.analysis.study_tables import Sheet
 from matsci_hpc.scaling.fitting import Interval
 from matsci_hpc.scaling.laws import LawFit
 from matsci_hpc.scaling.spreadsheet import no_formula
 from matsci_hpc.scaling.study import Finding, Study
 
 
-def markdown(title: str, study: Study, provenance: Mapping[str, object]) -> str:
-    """The same tables as Markdown; names cannot bring in markup."""
+def markdown(
+    title: str,
+    notes: Sequence[str],
+    sheets: Sequence[Sheet],
+    provenance: Mapping[str, object],
+    verdicts: Sequence[str] = (),
+) -> str:
+    """The tables of a report as Markdown; names cannot bring in markup."""
     lines = [f"# {_plain(title)}", ""]
-    lines += [line for note in study.notes for line in (f"> {_plain(note)}", "")]
-    for sheet in sheets(study):
+    lines += [f"- {_plain(sentence)}" for sentence in verdicts] + [""] * bool(verdicts)
+    lines += [line for note in notes for line in (f"> {_plain(note)}", "")]
+    for sheet in sheets:
         lines += [f"## {sheet.title}", "", _plain(sheet.caption), ""]
         lines.append("| " + " | ".join(_plain(name) for name in sheet.columns) + " |")
         places = range(len(sheet.columns))
