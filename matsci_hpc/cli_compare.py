@@ -2,8 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:  # so that --help stays quick
+    from matsci_hpc.comparison.plan import ArmRun
+    from matsci_hpc.config.comparison import ComparisonConfig
 
 COMPARISON = click.argument("comparison", type=click.Path(path_type=Path))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
@@ -45,10 +50,15 @@ def run_comparison(comparison: Path, overrides: tuple[str, ...], site: str | Non
     from matsci_hpc.comparison.collect import result_words
     from matsci_hpc.comparison.plan import load_comparison
     from matsci_hpc.comparison.plan import plan_comparison as plan
+    from matsci_hpc.comparison.results import read_result
     from matsci_hpc.scaling.study_run import run_here
 
     checked = load_comparison(comparison, overrides)
-    code = run_here(checked, lambda here: plan(checked, here), lambda run: result_words(checked, run), site)
+
+    def tell(run: "ArmRun") -> str:
+        return result_words(checked, read_result(checked, run))
+
+    code = run_here(checked, lambda here: plan(checked, here), tell, site)
     if code == 0:
         _report(checked, site, None)
     sys.exit(code)
@@ -127,13 +137,11 @@ def report_comparison(comparison: Path, overrides: tuple[str, ...], site: str | 
     _report(load_comparison(comparison, overrides), site, out)
 
 
-def _report(checked: object, site: str | None, out: Path | None) -> None:
+def _report(checked: "ComparisonConfig", site: str | None, out: Path | None) -> None:
     from matsci_hpc.analysis.comparison_report import plain_text, write_comparison_report
     from matsci_hpc.comparison.collect import collect_comparison as collect
     from matsci_hpc.comparison.collect import results_path
-    from matsci_hpc.config.comparison import ComparisonConfig
 
-    assert isinstance(checked, ComparisonConfig)  # noqa: S101 - only told apart here so that --help stays quick
     found = collect(checked, site)
     written = write_comparison_report(found, out or results_path(checked).parent / "report")
     click.echo(plain_text(found))

@@ -13,6 +13,8 @@ from matsci_hpc.preflight.words import counted
 
 PAD = 0.08
 """Room beside the smallest and the largest size, in decades."""
+LOG_FROM = 5
+"""Largest over smallest value from which an axis is logarithmic."""
 Curve = list[tuple[int, float]]
 
 
@@ -99,13 +101,11 @@ def _sizes(findings: Findings, points: Sequence[Point]) -> Plot:
     for place, (name, curve) in enumerate(others):
         figure["data"].append(_grey(name, curve, DASHES[(place + 1) % len(DASHES)]))
         values += [value for _, value in curve]
-    if min(values) > 0 and max(values) > 3 * min(values):
+    if min(values) > 0 and max(values) > LOG_FROM * min(values):
         ticks = log_ticks(values)
         figure["layout"]["yaxis"] |= {"type": "log", "tickvals": ticks, "ticktext": tick_words(ticks)}
-    caption = (
-        f"Mean over the seeds with the standard deviation, and every run as a small dot; {points[0].better} is better"
-    )
-    return Plot(f"{points[0].title} by training samples", caption, figure, wide=True, height=_height(380, figure))
+    caption = f"Mean and standard deviation over the seeds, every run as a small dot; {points[0].better} is better"
+    return Plot(f"{points[0].title} by training samples", caption, figure, height=_height(300, figure))
 
 
 def _effects(findings: Findings, points: Sequence[Point]) -> Plot:

@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from matsci_hpc.analysis.comparison_figures import baseline_lines, by_metric, y_title
+from matsci_hpc.analysis.comparison_figures import LOG_FROM, baseline_lines, by_metric, y_title
 from matsci_hpc.analysis.plotting import GREY
 from matsci_hpc.analysis.study_figures import log_ticks, look, tick_words
 from matsci_hpc.analysis.study_picture import DASHES_OF, MARKERS_OF, safe_name
@@ -64,7 +64,7 @@ def _draw_values(axis: Any, findings: Findings, points: Sequence[Point]) -> None
         )
         values += [value for _, value in curve]
     _dress(axis, safe_name(f"{y_title(points[0])}, {points[0].better} is better"), [each.samples for each in points])
-    if min(values) > 0 and max(values) > 3 * min(values):
+    if min(values) > 0 and max(values) > LOG_FROM * min(values):
         axis.set_yscale("log")
         limits = axis.get_ylim()
         ticks = log_ticks(values)

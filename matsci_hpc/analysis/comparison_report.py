@@ -11,7 +11,7 @@ from matsci_hpc.analysis.study_report import Written
 from matsci_hpc.analysis.study_tables import MINUS, UP_TO, Sheet
 from matsci_hpc.analysis.study_text import markdown
 from matsci_hpc.analysis.words import GAP, number
-from matsci_hpc.comparison.collect import points_csv
+from matsci_hpc.comparison.collect import points_csv, result_words
 from matsci_hpc.comparison.findings import Findings
 from matsci_hpc.comparison.notes import verdict_of
 from matsci_hpc.scaling.study_show import aligned
@@ -69,7 +69,7 @@ def render(findings: Findings) -> str:
             figures={name: plot.figure for name, plot in drawn.items()},
             provenance=_provenance(findings),
             version=__version__,
-            beside="comparison.csv",
+            beside="comparison.csv, and those of every run in results.csv",
             style=asset("report.css"),
             scripts=scripts.texts,
             script_hashes=scripts.hashes,
@@ -120,6 +120,7 @@ def _provenance(findings: Findings) -> dict[str, object]:
     first = findings.results[0]
     return {
         "comparison": findings.comparison.model_dump(mode="json"),
+        "every run": {each.run.name: result_words(findings.comparison, each) for each in findings.taken},
         "code of the runs": first.facts["code"],
         "data (fingerprints)": first.facts["data"],
         "matsci-hpc": __version__,

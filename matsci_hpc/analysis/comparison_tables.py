@@ -19,41 +19,44 @@ def comparison_sheets(findings: Findings) -> list[Sheet]:
         found.append(_pretraining(findings))
     if findings.comparison.tune:
         found.append(_tuned(findings))
-    return [*found, _runs(findings)]
+    return found
 
 
 def _compared(findings: Findings) -> Sheet:
     reference = findings.comparison.reference
     columns = (
-        "metric", "training samples", "arm", "seeds", "arm, mean", f"{reference}, mean", "difference", "in per cent",
-        "p", "p, Holm", "p, Wilcoxon", "verdict",
+        "metric", "training samples", "arm", "arm, mean", f"{reference}, mean", "difference", "in per cent", "p",
+        "verdict",
     )  # fmt: skip
     rows = [_compared_row(point, each, point.arm(reference)) for point in findings.points for each in point.against]
     caption = (
         f"Each arm against {reference}, seed by seed, on split {findings.comparison.split!r}, by the "
-        f"{_weights(findings)} parameters. In small print: standard deviation of the runs, and the interval of 95 % of "
-        "the mean difference by Student's t. p: paired t test. Holm: raised for the number of comparisons. The verdict "
-        "goes by the interval."
+        f"{findings.comparison.weights} parameters. {directions(findings)} In small print: standard deviation of the "
+        "runs, and the interval of 95 % of the mean difference by Student's t. p: paired t test; below it the same "
+        "raised for the number of comparisons (Holm), and Wilcoxon's signed ranks. The verdict goes by the interval."
     )
-    return Sheet("Comparison", caption, columns, tuple(rows), frozenset({0, 2, 11}))
+    return Sheet("Comparison", caption, columns, tuple(rows), frozenset({0, 2, 8}))
 
 
 def _compared_row(point: Point, found: Against, reference: ArmValues | None) -> tuple[Cell, ...]:
     paired = found.paired
     return (
-        Cell(_titled(point), f"{point.better} is better"),
+        Cell(_titled(point)),
         Cell(number(point.samples)),
-        Cell(found.arm),
-        Cell(number(paired.seeds)),
+        Cell(found.arm, counted(paired.seeds, "seed")),
         _mean(point.arm(found.arm)),
         _mean(reference),
         Cell(signed(paired.difference), _ends(paired.low, paired.high, signed)),
         Cell(_share(paired.relative), _ends(paired.relative_low, paired.relative_high, _share)),
-        Cell(_p(paired.p)),
-        Cell(_p(found.holm)),
-        Cell(_p(paired.wilcoxon)),
+        Cell(_p(paired.p), f"Holm {_p(found.holm)}, Wilcoxon {_p(paired.wilcoxon)}"),
         Cell(paired.verdict),
     )
+
+
+def directions(findings: Findings) -> str:
+    """Which values of each metric are better, in a sentence."""
+    known = {point.title: point.better for point in findings.points}
+    return "; ".join(f"{title}: {better} is better" for title, better in known.items()) + "."
 
 
 def _means(findings: Findings) -> Sheet:
@@ -62,14 +65,14 @@ def _means(findings: Findings) -> Sheet:
     columns = ("metric", "training samples", *arms, "no learning", *others)
     rows = []
     for point in findings.points:
-        row = [Cell(_titled(point), f"{point.better} is better"), Cell(number(point.samples))]
+        row = [Cell(_titled(point)), Cell(number(point.samples))]
         row += [_mean(point.arm(arm)) for arm in arms]
         row.append(Cell(number(point.untrained)))
         row += [Cell(number(_baseline(findings, point, name))) for name in others]
         rows.append(tuple(row))
     caption = (
-        "Mean and standard deviation over the seeds. No learning: predicting the mean of the training set for every "
-        "sample, or its commonest class."
+        f"Mean and standard deviation over the seeds. {directions(findings)} No learning: predicting the mean of the "
+        "training set for every sample, or its commonest class."
     )
     if others:
         caption += f" The columns after it are from {findings.comparison.baselines}."
@@ -168,31 +171,6 @@ def _tuned(findings: Findings) -> Sheet:
     return Sheet("Tuning", caption, columns, tuple(rows), frozenset({0, 2, 5}))
 
 
-def _runs(findings: Findings) -> Sheet:
-    metrics = tuple(dict.fromkeys(_titled(point) for point in findings.points))
-    columns = ("arm", "training samples", "seed", *metrics, "parameters of step", "time of training")
-    order = list(findings.comparison.arms)
-    rows = [
-        (
-            Cell(each.run.arm),
-            Cell(number(each.train_samples)),
-            Cell(str(each.run.seed)),
-            *(Cell(number(value)) for value in each.values),
-            Cell(number(each.weights_step)),
-            Cell(duration(each.time_s)),
-        )
-        for each in sorted(
-            findings.taken,
-            key=lambda each: (
-                order.index(each.run.arm),
-                each.train_samples,
-                findings.comparison.seeds.index(each.run.seed),
-            ),
-        )
-    ]
-    return Sheet("Every run", "What the means above are of.", columns, tuple(rows))
-
-
 def signed(value: float) -> str:
     """A number with its sign."""
     return f"{'+' if value > 0 else MINUS if value < 0 else ''}{number(abs(value))}"
@@ -224,10 +202,6 @@ def _p(p: float | None) -> str:
 
 def _titled(point: Point) -> str:
     return f"{point.title}, {point.unit}" if point.unit else point.title
-
-
-def _weights(findings: Findings) -> str:
-    return "best" if findings.comparison.weights == "best" else "last"
 
 
 def _same(values: Iterator[object]) -> Cell:

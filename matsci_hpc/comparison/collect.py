@@ -10,7 +10,7 @@ from matsci_hpc.comparison.budget import refuse_unlike
 from matsci_hpc.comparison.findings import Findings, find_points
 from matsci_hpc.comparison.metrics import title_of
 from matsci_hpc.comparison.notes import notes_of
-from matsci_hpc.comparison.plan import ArmRun, plan_comparison, setting_of
+from matsci_hpc.comparison.plan import plan_comparison, setting_of
 from matsci_hpc.comparison.pretraining import pretraining_of
 from matsci_hpc.comparison.results import Result, choose_trials, read_result
 from matsci_hpc.config.comparison import ComparisonConfig
@@ -132,15 +132,10 @@ def _csv(rows: Iterable[Sequence[object]]) -> bytes:
     return stream.getvalue().encode(errors="replace")
 
 
-def result_words(comparison: ComparisonConfig, run: ArmRun) -> str:
-    """What one complete run came to, in a few words.
-
-    Raises:
-        UserInputError: as of `read_result`.
-    """
-    found = read_result(comparison, run)
-    pairs = zip(comparison.metrics, found.values, found.units, strict=True)
-    return ", ".join(f"{title_of(metric)} {value:.4g} {unit}".rstrip() for metric, value, unit in pairs)
+def result_words(comparison: ComparisonConfig, result: Result) -> str:
+    """What one complete run came to, in a few words."""
+    named = zip(comparison.metrics, result.values, result.units, strict=True)
+    return ", ".join(f"{title_of(metric)} {value:.4g} {unit}".rstrip() for metric, value, unit in named)
 
 
 def missing_words(incomplete: Mapping[str, str]) -> list[str]:

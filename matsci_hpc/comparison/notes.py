@@ -98,8 +98,8 @@ def _of_statistics(points: Sequence[Point]) -> Iterator[str]:
         found = sum(each.p is not None and each.p < SIGNIFICANT for each in pairs)
         yield (
             f"{len(pairs)} comparisons were made, of which {found} {'has' if found == 1 else 'have'} p < "
-            f"{SIGNIFICANT}; by chance alone {SIGNIFICANT * len(pairs):.2g} would. The column Holm has p values "
-            "raised for that."
+            f"{SIGNIFICANT}; by chance alone {SIGNIFICANT * len(pairs):.2g} would. Holm's p values are raised for "
+            "that."
         )
     yield (
         "Intervals and tests are about seeds: other parameters at the start, another order, another subset of the "

@@ -24,6 +24,7 @@ from matsci_hpc.comparison.metrics import Direction
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
+ROUNDING = 1e-12
 Verdict = Literal["better", "worse", "cannot be told"]
 
 
@@ -64,7 +65,11 @@ def compare_pairs(values: Sequence[float], reference: Sequence[float], better: D
         better: which values are.
     """
     differences = np.array(values, dtype=np.float64) - np.array(reference, dtype=np.float64)
+    # A difference of rounding is none.
+    differences[np.abs(differences) <= ROUNDING * np.maximum(np.abs(values), np.abs(reference))] = 0.0
     mean = float(differences.mean())
+    if abs(mean) <= ROUNDING * float(np.abs(differences).max()):
+        mean = 0.0
     low, high, p = _student(differences)
     base = abs(float(np.mean(reference)))
     relative = [None if each is None or base == 0 else each / base for each in (mean, low, high)]
@@ -113,7 +118,7 @@ def _student(
         return None, None, None
     error = float(differences.std(ddof=1)) / math.sqrt(count)
     # Equal differences have a spread of rounding only, and a test would divide by it.
-    if error <= 1e-12 * abs(mean) or error == 0:
+    if error <= ROUNDING * abs(mean) or error == 0:
         return mean, mean, None if mean == 0 else 0.0
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
     return mean - half, mean + half, float(stats.ttest_1samp(differences, 0.0).pvalue)

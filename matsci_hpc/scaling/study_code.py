@@ -80,8 +80,8 @@ def refuse_other_code(study: RunSetConfig, site: Site, finished: Sequence[StudyR
         name, code = others[0]
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise UserInputError(
-            f"{study.out}: {name}{more} ran by {code}, and {this} {now}: runs of one {study.kind} are "
-            f"compared, so give the {study.kind} another out, remove {study.out}/runs, or say allow: [code]"
+            f"{study.out}: {name}{more} ran by {code}, and {this} {now}: runs of one study are "
+            f"compared, so give the study another out, remove {study.out}/runs, or say allow: [code]"
         )
 
 

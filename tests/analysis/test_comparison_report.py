@@ -120,6 +120,7 @@ def test_the_report_holds_what_was_found(findings, tmp_path):
         "random forest",
         "published",
         "no learning",
+        "arm=frozen_samples=200_seed=4",
     ):
         assert expected in page.text, expected
     assert "Tuning" not in page.text
