@@ -27,7 +27,7 @@ class Result:
         test_samples: of the split of the results.
         weights_step: step whose parameters were evaluated.
         curve: of the held-out split: samples seen, and the values.
-        time_s: of training.
+        time_s: of training and all evaluations.
         nodes: that it ran on.
         facts: what runs that are compared may not differ in.
     """
@@ -83,7 +83,7 @@ def read_result(comparison: ComparisonConfig, run: ArmRun) -> Result:
         test_samples=int(as_number(final.get("samples")) or 0),
         weights_step=weights_step,
         curve=tuple((int(line.get("samples_seen") or 0), tuple(_maybe(comparison, line))) for line in lines),
-        time_s=as_number(last.get("time_s")) or 0.0,
+        time_s=as_number(final.get("time_s")) or as_number(last.get("time_s")) or 0.0,
         nodes=nodes_of(found.provenance),
         facts={
             "code": of_all_lives(found.provenance, code_of, "matsci_hpc", "git"),
