@@ -48,6 +48,7 @@ def finished(tmp_path_factory):
         "seeds": [1, 2],
         "train_samples": [40, "full"],
         "samples_seen": 48,
+        "overrides": {"job.ranks": 1},
         "metric": [{"target": "point_group", "name": "accuracy"}, {"name": "loss"}],
     }
     for name, config in (("prep", prep | splits), ("train", train), ("comparison", comparison)):
@@ -56,7 +57,7 @@ def finished(tmp_path_factory):
     assert made.returncode == 0, made.stderr
     pretrained = run_program("train", "train.yaml", "run_dir=runs/pretrain", "seed=99", cwd=folder)
     assert pretrained.returncode == 0, pretrained.stderr
-    done = run_program("compare", "run", "comparison.yaml", cwd=folder, timeout=300)
+    done = run_program("compare", "run", "comparison.yaml", cwd=folder, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done
 
