@@ -185,6 +185,12 @@ class Evaluate(Section):
 
     every_steps: PositiveInt = 250
     """A last evaluation always follows the last step."""
+    final_split: str | None = None
+    """Split that is evaluated once, when all steps are done, such as `test`: a further line of evaluations.jsonl. It
+    decides nothing in the run."""
+    final_weights: Literal["best", "last"] = "best"
+    """The parameters for it: those of the lowest held-out loss, or those of the last step; averaged ones where the run
+    averages."""
 
 
 class TrainConfig(Section):
@@ -249,6 +255,19 @@ class TrainConfig(Section):
     def _virtual_ranks_are_alike(self) -> Self:
         if self.parallel.virtual_ranks > 1 and self.balance.speeds is not None:
             raise ValueError("balance.speeds: virtual ranks are all equally fast, so leave out speeds")
+        return self
+
+    @model_validator(mode="after")
+    def _the_final_split_is_held_out(self) -> Self:
+        if self.evaluate.final_split is None:
+            return self
+        if self.evaluate.final_split == self.data.split:
+            raise ValueError(f"evaluate.final_split: {self.data.split!r} is trained on; name another split")
+        if self.evaluate.final_weights == "best" and self.data.held_out is None:
+            raise ValueError(
+                "evaluate.final_weights: the best parameters are those of the lowest held-out loss; give "
+                "data.held_out, or final_weights: last"
+            )
         return self
 
     @model_validator(mode="after")

@@ -46,7 +46,7 @@ def data_findings(config: TrainConfig, manifests: Mapping[Path, Manifest]) -> It
     """Whether data sets fit each other and the config. Those that are not there yet are left out."""
     missing = len(manifests) < len(config.data.entries)
     faults = [*_same_data(manifests), *_targets(config, manifests, missing=missing)]
-    faults += [*_splits(config, manifests, missing=missing)]
+    faults += [*_splits(config, manifests, missing=missing), *_subset(config, manifests, missing=missing)]
     yield from faults
     if not any(each.level == "error" for each in faults):
         for folder, each in manifests.items():
@@ -116,13 +116,26 @@ def _targets(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing
         yield Finding("error", "targets", "the data sets have no target to learn", advice)
 
 
+def _subset(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing: bool) -> Iterator[Finding]:
+    """Whether the split has as many samples as are to be drawn from it."""
+    there = sum(each.splits.get(config.data.split, 0) for each in manifests.values())
+    if config.data.subset is not None and not missing and there < config.data.subset.samples:
+        text = f"data.subset: {config.data.subset.samples:,} samples, and split {config.data.split!r} has {there:,}"
+        yield Finding("error", "data", text, "ask for no more, or leave it out to train on all")
+
+
 def _splits(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing: bool) -> Iterator[Finding]:
-    wanted = {"data.split": config.data.split, "data.held_out": config.data.held_out}
+    wanted = {
+        "data.split": config.data.split,
+        "data.held_out": config.data.held_out,
+        "evaluate.final_split": config.evaluate.final_split,
+    }
     if config.data.split == config.data.held_out:
         yield Finding("error", "data", f"data.held_out: {config.data.split!r} is trained on", "name another split")
     for key, split in wanted.items():
         if split is None or missing or any(each.splits.get(split) for each in manifests.values()):
             continue
         known = sorted({name for each in manifests.values() for name, count in each.splits.items() if count})
-        advice = f"name one of {', '.join(known)}" + (", or null to hold out nothing" if "held" in key else "")
+        null = {"data.held_out": ", or null to hold out nothing", "evaluate.final_split": ", or null for none"}
+        advice = f"name one of {', '.join(known)}{null.get(key, '')}"
         yield Finding("error", "data", f"{key}: no sample is in split {split!r}", advice)

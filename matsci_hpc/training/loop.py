@@ -24,6 +24,7 @@ from matsci_hpc.telemetry.clock import StepClock
 from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
 from matsci_hpc.training.evaluation import evaluate
+from matsci_hpc.training.final_evaluation import evaluate_final
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.kernels import decide_kernel
@@ -157,6 +158,8 @@ class Trainer:
                 if run.state.step and run.state.step % config.checkpoint.every_steps == 0:
                     self._save()
                 if run.state.step == config.steps:
+                    if len(run.final) and not self._evaluate_final():
+                        return self._stop()
                     return self._finish()
                 stop = self._step(works)
                 if stop is None:
@@ -242,6 +245,19 @@ class Trainer:
         self.records.log_evaluation(result)
         if improved:
             self._save()
+        return True
+
+    def _evaluate_final(self) -> bool:
+        """Metrics of the split that is kept for the end, recorded. False if asked to stop."""
+        run = self.run
+        # The best parameters are read from their checkpoint, which may just be being written.
+        on_first(run.comm, lambda: self.writer.finish(run.state.step, self._snapshot))
+        run.comm.activity.at("evaluation", run.state.step)
+        result = evaluate_final(run, self.stops.requested)
+        if result is None:
+            return False
+        run.state.time_s = time.monotonic() - self._start_s
+        self.records.log_evaluation(result, run.config.evaluate.final_split)
         return True
 
     def _note_plateau(self, *, improved: bool) -> None:

@@ -105,8 +105,8 @@ class RunRecords:
         for remark in files.watch.remarks(stragglers):
             print(remark, flush=True)
 
-    def log_evaluation(self, result: dict[str, Any]) -> None:
-        """A line of evaluations."""
+    def log_evaluation(self, result: dict[str, Any], split: str | None = None) -> None:
+        """A line of evaluations; of the held-out split, or of another one that is named."""
         if self._files is None:
             return
         state = self._run.state
@@ -114,10 +114,15 @@ class RunRecords:
         seen = {
             "samples_seen": state.samples_seen,
             "time_s": state.time_s,
-            "split": self._run.config.data.held_out,
+            "split": split or self._run.config.data.held_out,
         }
         self._files.add_evaluation({**where, **seen, "life": self._life, "rollbacks": state.rollbacks, **result})
-        print(f"held out at step {state.step}: {in_words(result)}", flush=True)
+        what = (
+            f"held out at step {state.step}"
+            if split is None
+            else f"{split}, parameters of step {result['weights_step']}"
+        )
+        print(f"{what}: {in_words(result)}", flush=True)
 
     def note_rollback(self) -> None:
         """The run has gone back to the step of its state."""

@@ -40,6 +40,7 @@ class Run:
     comm: Communicator
     collection: Collection
     held_out: NDArray[np.int64]
+    final: NDArray[np.int64]
     tasks: list[Task]
     model: Model
     optimizer: torch.optim.AdamW
@@ -92,6 +93,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         comm=comm,
         collection=collection,
         held_out=held_out,
+        final=_final(config, collection),
         tasks=tasks,
         model=model,
         optimizer=optimizer,
@@ -179,6 +181,16 @@ def _choose(checkpoints: Path) -> str | None:
     for fault in faults:
         print(f"matsci-hpc: warning: {fault}; {instead}", file=sys.stderr, flush=True)
     return str(chosen) if chosen else None
+
+
+def _final(config: TrainConfig, collection: Collection) -> NDArray[np.int64]:
+    """Samples evaluated when all steps are done, none if the config wants none."""
+    if config.evaluate.final_split is None:
+        return np.empty(0, dtype=np.int64)
+    try:
+        return collection.in_split(config.evaluate.final_split)
+    except UserInputError as error:
+        raise UserInputError(f"evaluate.final_split: {error}; name one of these, or null for none") from None
 
 
 def _held_out(config: TrainConfig, collection: Collection) -> NDArray[np.int64]:

@@ -75,6 +75,8 @@ def test_the_same_clouds_twice(train_config, prep_config, subject, tmp_path):
         ({"data": {"split": "trian"}}, "data.split: no sample is in split 'trian'"),
         ({"data": {"held_out": "test"}}, "data.held_out: no sample is in split 'test'"),
         ({"data": {"held_out": "train"}}, "data.held_out: 'train' is trained on"),
+        ({"evaluate": {"final_split": "test"}}, "evaluate.final_split: no sample is in split 'test'"),
+        ({"data": {"subset": {"samples": 1000}}}, "data.subset: 1,000 samples, and split 'train' has "),
     ],
 )
 def test_what_the_config_wants_of_the_data(changes, text, train_config, subject, crystals):
