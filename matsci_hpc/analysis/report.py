@@ -5,6 +5,7 @@ from statistics import fmean, median
 
 from matsci_hpc import __version__
 from matsci_hpc.analysis import words
+from matsci_hpc.analysis.beginning import beginning_rows
 from matsci_hpc.analysis.figures import charts, held_out_splits, metric
 from matsci_hpc.analysis.page import asset, plotly_scripts, templates
 from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number, read_run, same_course
@@ -45,6 +46,7 @@ def render(run: Run) -> str:
             tiles=tiles(run),
             notes=notes(run),
             latest=_latest(run),
+            beginning=beginning_rows(run),
             verdicts=verdicts(run),
             metric_tables=metric_tables(run),
             times=step_times(run),
