@@ -61,7 +61,7 @@ class Freezing:
         self.thaw()
         self.frozen = frozen
         for name in frozen:
-            self.named[name].requires_grad_(requires_grad=False)
+            self.named[name].requires_grad_(False)
             self.named[name].grad = None
         self._still = [module for module, steps in self._modules if step < steps]
         self.keep_still()

@@ -172,6 +172,7 @@ def test_one_rank_and_two_are_the_same_computation(pretrained, train, lines):
     assert noted(one) == noted(two)
 
 
+@pytest.mark.slow
 def test_virtual_ranks_follow_real_ones_to_the_last_bit(pretrained, train):
     options = ("parallel.reduction=ordered", "precision=float32", f"init_from={pretrained}", *PHASES)
     real = train("real", 2, *options)
@@ -272,15 +273,14 @@ def test_what_is_not_taken_is_said_with_the_reason(pretrained, whole, config, tm
     other = run_ranks(1, "train", config, f"run_dir={tmp_path / 'other'}", "steps=1", f"init_from={whole(1)}",
                       "fine_tune.heads=matching", "model.head_layers=3")  # fmt: skip
     assert other.returncode == 0, other.stderr
-    assert "its net.2.weight is" in noted(tmp_path / "other")["not_loaded"][1]["why"]
+    assert noted(tmp_path / "other")["not_loaded"][1]["why"] == "its net.2.bias is [3] there and [10] here"
 
 
-def test_other_neighbours_are_refused_and_accepted(pretrained, config, tmp_path):
+def test_other_neighbours_are_refused(pretrained, config, tmp_path):
     words = ["train", config, f"run_dir={tmp_path / 'run'}", f"init_from={pretrained}", "steps=1"]
     error = error_of(run_ranks(2, *words, "fine_tune.neighbors=refuse"))
     assert "lengths are in radii of a symmetry cloud there and in angstrom here" in error
     assert "set fine_tune.neighbors=accept" in error
-    assert run_ranks(1, *words).returncode == 0
 
 
 def trained_elements(data: Path) -> set[int]:
@@ -307,20 +307,20 @@ def test_elements_that_pretraining_never_saw_are_named(pretrained, clouds, cryst
     assert new
     assert here - new
     words = ["train", config, f"run_dir={tmp_path / 'run'}", f"init_from={pretrained}", "steps=1"]
-    error = error_of(run_ranks(2, *words, "fine_tune.elements=refuse"))
+    error = error_of(run_ranks(1, *words, "fine_tune.elements=refuse"))
     assert f"never trained on {len(new)} of the {len(here)} elements of these data" in error
     result = run_ranks(2, *words)
     assert result.returncode == 0
     (warning,) = [line for line in result.stderr.splitlines() if "never trained on" in line]
     named = warning.partition("these data: ")[2].partition(";")[0]
     assert set(re.findall(r"([A-Z][a-z]?) \(", named)) == {chemical_symbols[each] for each in new}
-    # What the first encoder learned counts for the third one, whatever the second one saw.
-    third = ["train", config, f"run_dir={tmp_path / 'third'}", f"init_from={tmp_path / 'run'}", "steps=1"]
-    assert run_ranks(1, *third).returncode == 0
-    last = tmp_path / "third" / "checkpoints" / "step-000001"
+    # What the first encoder learned counts for a third one, whatever this one saw in its one step.
+    last = tmp_path / "run" / "checkpoints" / "step-000001"
     assert set(learned) <= set(learned_elements(last, read_learned_from(last)))
+    assert read_learned_from(last).earlier_elements == learned
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_release_says_less(whole, config, tmp_path):
     run = Path(shutil.copytree(whole(1), tmp_path / "before"))
     for checkpoint in (run / "checkpoints").glob("step-*"):
@@ -379,18 +379,14 @@ def test_what_cannot_be_meant_is_said(config, tmp_path, override, said):
 @pytest.mark.slow
 def test_a_spike_may_lead_back_into_a_frozen_phase(pretrained, train, lines):
     """Steps after a rollback freeze and thaw as those before it."""
-    options = (f"init_from={pretrained}", "fine_tune={freeze: encoder, freeze_steps: 14, neighbors: accept}")
-    spiky = (
-        "steps=30",
-        "spikes={on_spike: rollback, window: 10, threshold: 1.0e-9}",
-        "spikes.rollback={back_steps: 6}",
-    )
-    run = train("run", 1, *options, *spiky)
+    options = (f"init_from={pretrained}", "fine_tune.freeze=encoder", "fine_tune.freeze_steps=11")
+    back = "rollback: {back_steps: 4, limit: 12}"
+    run = train("run", 2, *options, "steps=30", f"spikes={{window: 10, threshold: 1, on_spike: rollback, {back}}}")
     gone_back = [line for line in lines(run, "dynamics") if "rollback" in line]
-    assert any(line["step"] < 14 <= line["spike_step"] for line in gone_back)
+    assert any(line["step"] < 11 < line["spike_step"] for line in gone_back)
     lives = [line for line in lines(run, "dynamics") if "groups" in line]
     for line in lives:
-        assert ("encoder.elements" in line["groups"]) is (line["step"] > 14)
+        assert ("encoder.elements" in line["groups"]) is (line["step"] > 11)
 
 
 @pytest.mark.slow
