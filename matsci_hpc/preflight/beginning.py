@@ -34,8 +34,8 @@ def beginning_findings(config: TrainConfig, manifests: Mapping[Path, Manifest], 
     refuse_other_shape(checkpoint, config.model)
     if len(manifests) == len(config.data.entries):
         here = describe(list(manifests.values()), {})
-        for text in neighbor_misfits(checkpoint, read_learned_from(checkpoint), here, config.fine_tune.neighbors):
-            yield Finding("ok", "init_from", f"accepted: {text}")
+        # What differs and is accepted is told by the trial, with all else that the run begins with.
+        list(neighbor_misfits(checkpoint, read_learned_from(checkpoint), here, config.fine_tune.neighbors))
 
 
 def _likely_checkpoint(begins: Path) -> Path | None:
