@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from matsci_hpc.config.base import Folder, Section
 from matsci_hpc.config.data import Data
 from matsci_hpc.config.dynamics import Average, Dynamics, Spikes
+from matsci_hpc.config.fine_tune import FineTune
 from matsci_hpc.config.job import JobRequest
 from matsci_hpc.config.model import Egnn, Model
 from matsci_hpc.config.records import Records
@@ -202,8 +203,10 @@ class TrainConfig(Section):
     data: Data
     init_from: Path | None = None
     """Fine-tuning: folder of another run (its best checkpoint, else its newest usable one), or one checkpoint folder,
-    whose encoder this run starts from, averaged if it holds averages; heads are new. `model` must be as there but for
-    `readout` and `head_layers`. Once this run has a checkpoint of its own it goes on from that."""
+    whose encoder this run starts from, averaged if it holds averages. `model` must be as there but for `readout` and
+    `head_layers`. Once this run has a checkpoint of its own it goes on from that."""
+    fine_tune: FineTune = FineTune()
+    """What else is taken from there, what is frozen, and how fast the encoder learns."""
     steps: PositiveInt
     """Optimiser steps of the whole run."""
     max_time_s: PositiveFloat | None = None

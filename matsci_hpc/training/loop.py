@@ -25,6 +25,7 @@ from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
 from matsci_hpc.training.evaluation import evaluate
 from matsci_hpc.training.final_evaluation import evaluate_final
+from matsci_hpc.training.fine_tuning import learned_here
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.kernels import decide_kernel
@@ -298,6 +299,7 @@ class Trainer:
             ranks=ranks,
             course=run.course.tensors(),
             average=run.average.means if run.average is not None else None,
+            learned_from=learned_here(run.collection, run.tasks, run.earlier_elements).model_dump(mode="json"),
         )
 
     def _step_on_disk(self) -> int:

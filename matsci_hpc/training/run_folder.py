@@ -156,9 +156,10 @@ def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:
 
 
 def _noted_origin(provenance: Path) -> dict[str, Any]:
-    """Where the encoder that the run began with came from, as a life before noted it."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return {"init_from": json.loads(provenance.read_text(encoding="utf-8"))["init_from"]}
+    """Where the encoder that the run began with came from, and what was taken, as a life before noted it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        record = json.loads(provenance.read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("init_from", "fine_tune") if record.get(key) is not None}
     return {}
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,13 @@ from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.training.checkpoint import load_checkpoint, newest_usable, saved_average, saved_course
 from matsci_hpc.training.course import Course
-from matsci_hpc.training.initial_encoder import choose_origin, load_encoder
+from matsci_hpc.training.fine_tuning import begin
+from matsci_hpc.training.freezing import Freezing
+from matsci_hpc.training.layer_rates import rate_factors
+from matsci_hpc.training.learned_from import read_learned_from
 from matsci_hpc.training.optimization import build_optimizer
 from matsci_hpc.training.precision import Precision
-from matsci_hpc.training.run_folder import RunFolder, note_in_provenance
+from matsci_hpc.training.run_folder import RunFolder
 from matsci_hpc.training.run_state import RunState
 from matsci_hpc.training.tasks import Task, build_tasks
 from matsci_hpc.training.weight_average import WeightAverage
@@ -32,7 +36,11 @@ from matsci_hpc.training.weight_average import WeightAverage
 
 @dataclass(slots=True)
 class Run:
-    """Everything a rank trains with."""
+    """Everything a rank trains with.
+
+    The parameters that are trained are those of the last step, until a stepper begins with its own. `earlier_elements`
+    are atomic numbers that the encoder had learned before the run began with it.
+    """
 
     config: TrainConfig
     config_text: str
@@ -49,6 +57,8 @@ class Run:
     state: RunState
     course: Course
     average: WeightAverage | None
+    freezing: Freezing
+    earlier_elements: list[int] | None = None
 
 
 def build_run(config: TrainConfig, collection: Collection, comm: Communicator, device: torch.device) -> Run:
@@ -74,18 +84,23 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         collection.cutoff,
         {task.name: task.scaling for task in tasks},
     ).to(device=device, dtype=precision.dtype)
+    freezing = Freezing(model, config.fine_tune)
     if config.optimize == "compile":
         if config.model.backend != "own":
             raise UserInputError("optimize: compile needs model.backend: own; DGL's kernels cannot be compiled")
         from matsci_hpc.training.compiled import optimize_model
 
         few = collection.in_split(config.data.split, 2)[:2]
-        optimize_model(model, model.encoder, lambda: precision.cast(checked_batch(collection, few)), precision)
-    optimizer = build_optimizer(config.optimizer, model)
+        phases = [partial(freezing.begin, step) for step in freezing.phases]
+        optimize_model(model, model.encoder, lambda: precision.cast(checked_batch(collection, few)), precision, phases)
+        freezing.thaw()
+    optimizer = build_optimizer(config.optimizer, model, rate_factors(model, model.encoder, config.fine_tune))
     if config.optimize == "ipex":
         from matsci_hpc.training.ipex import prepare_with_ipex
 
         prepare_with_ipex(model, optimizer, precision)
+    average = None if config.average.decay is None else WeightAverage(model, config.average.decay)
+    freezing.begin(config.steps - 1)
     return Run(
         config=config,
         config_text=dump_config(config),
@@ -101,7 +116,8 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         device=device,
         state=RunState(data=[each.manifest.fingerprint for each in collection.datasets]),
         course=Course(),
-        average=None if config.average.decay is None else WeightAverage(model, config.average.decay),
+        average=average,
+        freezing=freezing,
     )
 
 
@@ -139,10 +155,9 @@ def resume(run: Run) -> None:
                 f"steps: {run.config.steps:,}, but {run.config.run_dir} has taken {run.state.step:,}: set steps to "
                 f"{run.state.step} to end it there, or choose another run_dir"
             )
-    elif run.config.init_from is not None:
-        init_from = run.config.init_from
-        start = on_first(run.comm, lambda: _origin(run, init_from))
-        on_every(run.comm, lambda: load_encoder(Path(start), run.model))
+        run.earlier_elements = read_learned_from(Path(chosen)).earlier_elements
+    else:
+        begin(run)
     with torch.no_grad():
         for parameter in run.model.parameters():
             run.comm.broadcast(parameter)
@@ -163,15 +178,6 @@ def _other_data(checkpoint: str, data: list[str], run: Run) -> UserInputError:
     return UserInputError(
         f"{checkpoint}: was trained on other data: the data sets were prepared anew since; use another run_dir"
     )
-
-
-def _origin(run: Run, init_from: Path) -> str:
-    """The checkpoint whose encoder a run begins with, noted and said."""
-    origin = choose_origin(init_from, run.config.model)
-    note_in_provenance(run.folder, {"init_from": origin.to_json()})
-    averaged = ", its averaged parameters" if origin.weights == "average" else ""
-    print(f"{run.config.run_dir}: begins with the encoder of {origin.path}{averaged}", flush=True)
-    return origin.path
 
 
 def _choose(checkpoints: Path) -> str | None:

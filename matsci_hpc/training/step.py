@@ -20,7 +20,7 @@ from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.gradient_order import in_backward_order
 from matsci_hpc.training.noise import NoiseMeter
 from matsci_hpc.training.nonfinite import NonFiniteSteps, is_finite
-from matsci_hpc.training.optimization import learning_rate
+from matsci_hpc.training.optimization import learning_rate, set_learning_rate
 from matsci_hpc.training.rollback import Reason
 from matsci_hpc.training.setup import Run
 from matsci_hpc.training.spike_watch import SpikeWatch
@@ -57,16 +57,8 @@ class Stepper:
         self.run = run
         self.clock = clock
         self.cost = cost
-        self.gradients = FlatGradients(in_backward_order(run))
-        parallel = run.config.parallel
-        self.exchange = GradientExchange(
-            self.gradients,
-            run.comm,
-            1e6 * parallel.bucket_mb,
-            overlap=parallel.overlap,
-            compression=parallel.compression,
-            ordered=parallel.reduction == "ordered",
-        )
+        run.freezing.begin(run.state.step)
+        self.gradients, self.exchange = self._lay_out()
         self.nonfinite = NonFiniteSteps(run, saved_step)
         self.watch = SpikeWatch(run)
         self.goes_back: Reason | None = None
@@ -87,7 +79,8 @@ class Stepper:
             work: of the step.
 
         Returns:
-            loss, losses by target, lr and grad_norm of the global batch; and whether any rank was asked to stop.
+            loss, losses by target, lr (that of the heads) and grad_norm of the global batch; and whether any rank was
+            asked to stop.
 
         Raises:
             UserInputError: the loss or the gradient is not finite, and the config says to stop then.
@@ -95,6 +88,11 @@ class Stepper:
         """
         run, activity = self.run, self.run.comm.activity
         activity.at("compute")
+        if run.freezing.begin(work.cursor.step):
+            self.exchange.detach()
+            self.gradients, self.exchange = self._lay_out()
+            self.dynamics.follow(self.gradients)
+        run.freezing.keep_still()
         rate = self._set_learning_rate(work.cursor.step)
         step = work.cursor.step + 1
         self._noise.begin(active=self.dynamics.measures(step))
@@ -145,6 +143,20 @@ class Stepper:
             self.nonfinite.handle(work, found, lambda: self._backward(work), skips=True)
         else:
             self.run.state.skipped_steps += 1
+
+    def _lay_out(self) -> tuple[FlatGradients, GradientExchange]:
+        """Gradients of the parameters that are trained now, and their sum over the ranks; collective."""
+        run, parallel = self.run, self.run.config.parallel
+        gradients = FlatGradients(in_backward_order(run))
+        exchange = GradientExchange(
+            gradients,
+            run.comm,
+            1e6 * parallel.bucket_mb,
+            overlap=parallel.overlap,
+            compression=parallel.compression,
+            ordered=parallel.reduction == "ordered",
+        )
+        return gradients, exchange
 
     def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> bool:
         """Move the parameters by the summed gradients, unless these are of no use; whether they moved."""
@@ -222,8 +234,7 @@ class Stepper:
         rate = learning_rate(step, config.steps, config.optimizer.lr, config.schedule, graphs, state.plateaus)
         if step < state.slow_until:
             rate *= config.spikes.rollback.lr_factor
-        for group in self.run.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.run.optimizer, rate)
         return rate
 
 

@@ -24,6 +24,7 @@ schedule: {{warmup_steps: 3}}
 evaluate: {{every_steps: 8}}
 checkpoint: {{every_steps: 5, keep: 10}}
 precision: float64
+fine_tune: {{neighbors: accept}} # where clouds come before crystals
 log_every: 1
 """
 
