@@ -113,11 +113,14 @@ def limit_threads() -> None:
     torch.set_num_threads(cores if bound else max(1, cores // ranks_here))
 
 
-def resume(run: Run) -> None:
+def resume(run: Run) -> bool:
     """Go on from the newest usable checkpoint, if there is one, else begin, by `init_from` or anew; collective.
 
     Rank 0 chooses and all load, so that all start from the same step; then rank 0's parameters become everybody's,
     since processors of different kinds may round the first ones differently.
+
+    Returns:
+        Whether there was a checkpoint of this run.
 
     Raises:
         UserInputError: the checkpoint does not fit the model or the data, or `init_from` has none that does.
@@ -146,6 +149,7 @@ def resume(run: Run) -> None:
             run.comm.broadcast(parameter)
     if chosen is None and run.average is not None:
         run.average.load({})
+    return chosen is not None
 
 
 def _other_data(checkpoint: str, data: list[str], run: Run) -> UserInputError:
