@@ -25,13 +25,14 @@ def prepare_real_mixture(folder: Path) -> dict[str, Path]:
         "perov_5": _table(folder, "perov_5/val.csv", 90, "heat_of_formation: {column: heat_all, unit: eV/atom}"),
         "carbon_24": _table(folder, "carbon_24/val.csv", 40, "carbon_energy: {column: energy_per_atom, unit: eV/atom}"),
         "3dsc": _crystals(folder, 60),
-        "mptrj": _frames(folder, 40),
+        "mptrj": frames(folder, 40),
         "symmetry": "{kind: symmetry, samples: 40, max_atoms: 12, groups: [C2, C3, C6, Ci], subgroups: true}",
     }
-    return {name: _prepare(folder / name, source) for name, source in sources.items()}
+    return {name: prepare_one(folder / name, source) for name, source in sources.items()}
 
 
-def _prepare(folder: Path, source: str) -> Path:
+def prepare_one(folder: Path, source: str) -> Path:
+    """Prepare a data set from the text of its section `source`."""
     folder.mkdir()
     config = folder / "prep.yaml"
     config.write_text(f"source: {source}\nout: {folder}/data\n{TAIL}")
@@ -68,7 +69,7 @@ def _crystals(folder: Path, count: int) -> str:
     return f"{{kind: cif, path: {folder}/cifs, properties: {labels}, id_column: material_id, targets: {{{targets}}}}}"
 
 
-def _frames(folder: Path, count: int) -> str:
+def frames(folder: Path, count: int) -> str:
     """Small frames of MPtrj."""
     lines = shared_data("extxyz/mptrj-random-1k.xyz").read_text().splitlines(keepends=True)
     path, start, found = folder / "mptrj.xyz", 0, []
