@@ -15,7 +15,7 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.shards.statistics import TargetStatistics
 from matsci_hpc.targets import TargetSpec
 from matsci_hpc.training.tasks import Task
-from matsci_hpc.training.weights.gradnorm import GradNormWeights
+from matsci_hpc.training.weights.gradnorm import FIRST, GradNormWeights
 from matsci_hpc.training.weights.uncertainty import UncertaintyWeights
 
 RULES = {
@@ -89,10 +89,20 @@ def test_targets_that_lag_behind_pull_more(alpha, ratio):
     """The loss of `slow` has fallen to a half, that of `fast` to an eighth: 4 times as much is left of it."""
     weights = GradNormWeights([task("fast"), task("slow")], 1, alpha)
     norms = {"fast": 1.0, "slow": 1.0}
-    weights.learn({"fast": 8.0, "slow": 8.0}, norms)
-    for _ in range(300):
+    for _ in range(FIRST):
+        weights.learn({"fast": 8.0, "slow": 8.0}, norms)
+    for _ in range(2000):
         weights.learn({"fast": 1.0, "slow": 4.0}, norms)
     assert weights.current["slow"] / weights.current["fast"] == pytest.approx(ratio, rel=1e-6)
+
+
+def test_a_target_of_rare_samples_is_not_judged_by_the_batches_without_them():
+    """One batch in ten has all there is to learn of `rare`; in the mean both lose and pull the same."""
+    weights = GradNormWeights([task("rare"), task("usual")], 1, 1.5)
+    for step in range(400):
+        rare = 10.0 if step % 10 == 0 else 1e-3
+        weights.learn({"rare": rare, "usual": 1.0}, {"rare": rare / math.sqrt(10), "usual": 1.0})
+        assert 0.3 < weights.current["rare"] / weights.current["usual"] < 3
 
 
 def test_norms_that_say_nothing_change_no_weight():

@@ -11,7 +11,11 @@ from torch.nn import functional
 from matsci_hpc.models.scaling import atom_counts
 from matsci_hpc.training.measures.base import Compared, Metrics, vector
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.huber_loss}
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "mse": functional.mse_loss,
+    "mae": functional.l1_loss,
+    "huber": functional.huber_loss,
+}
 
 
 @dataclass(frozen=True, slots=True)
