@@ -86,7 +86,9 @@ def _loss(run: Run, steps: list[int]) -> Chart | None:
     if not lines:
         return None
     log = spans_decade(value for line in lines for value in line.y)
-    caption = "The sum over targets that training lowers" + ("; log scale" if log else "")
+    learned = as_mapping(run.config.get("weighting")).get("rule", "fixed") != "fixed"
+    caption = "The sum over targets that training lowers" + (", held out with fixed weights" if learned else "")
+    caption += "; log scale" if log else ""
     figure = line_figure(lines, restarts=run.restarts, log=log)
     return Chart(TRAINING, "Loss", caption, figure, wide=True, height=360)
 

@@ -154,8 +154,9 @@ def notes(run: Run) -> list[str]:
 def verdicts(run: Run) -> list[tuple[str, words.Verdict]]:
     """What the last evaluation of the held-out split means, target by target."""
     latest = _latest(run)
-    metrics = as_mapping(latest.get("metrics"))
-    return [(name, words.verdict(as_mapping(known), latest.get("samples"))) for name, known in metrics.items()]
+    metrics = {name: as_mapping(known) for name, known in as_mapping(latest.get("metrics")).items()}
+    every = latest.get("samples")  # in a mixture, some of them carry a target and some do not
+    return [(name, words.verdict(known, known.get("samples", every))) for name, known in metrics.items()]
 
 
 def metric_tables(run: Run) -> list[Record]:

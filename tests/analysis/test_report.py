@@ -299,6 +299,7 @@ def test_metrics_of_an_energy_and_of_a_flag_are_in_the_table(tmp_path):
         "balanced accuracy 37.5 % 37.5 % 500 25 %",
         "F1 score, mean of classes or labels 0.3500",
         "AUROC 0.9600 0.9600 500 0.5000",
+        "Measured on 90 held-out samples.",
         "Energies of the elements alone would be off by 17.5 eV.",
     ):
         assert expected in text
