@@ -12,6 +12,7 @@ from matsci_hpc.config.fine_tune import FineTune
 from matsci_hpc.config.job import JobRequest
 from matsci_hpc.config.model import Egnn, Model
 from matsci_hpc.config.records import Records
+from matsci_hpc.config.weighting import Weighting
 
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -118,6 +119,29 @@ class Target(Section):
     """Factor of its loss in the sum."""
     loss: Literal["auto", "mse", "mae", "huber"] = "auto"
     """For regression; `auto` is huber. Others use the (binary) cross-entropy of their kind."""
+    scaling: Literal["auto", "standard", "none"] = "auto"
+    """For regression: `standard` learns (value - mean) / standard deviation, both over the training split; `none` the
+    value itself. `auto` is standard."""
+    extensive: bool = False
+    """The value grows with the number of atoms, as a total energy does: it is learned per atom, and its errors are told
+    per atom, too."""
+    references: bool = False
+    """Take off an energy of each element first, fitted to the training split by least squares (docs/targets.md)."""
+    of: str | None = None
+    """Derive a yes-or-no target from a number of the data sets: {of: band_gap, below: 1.0e-6} is yes for metals."""
+    below: float | None = None
+    """With `of`: yes below this value, in the unit of that target."""
+    above: float | None = None
+    """With `of`: yes above this value."""
+
+    @model_validator(mode="after")
+    def _derived_by_one_threshold(self) -> Self:
+        thresholds = [each for each in (self.below, self.above) if each is not None]
+        if self.of is None and thresholds:
+            raise ValueError("below and above are for targets that are derived: give of, the name of another target")
+        if self.of is not None and len(thresholds) != 1:
+            raise ValueError("of needs either below or above, a value of that target")
+        return self
 
 
 class Optimizer(Section):
@@ -215,6 +239,8 @@ class TrainConfig(Section):
     balance: Balance = Balance()
     targets: dict[str, Target] = Field(default_factory=dict)
     """Targets to learn, by name; empty = every target of the data sets."""
+    weighting: Weighting = Weighting()
+    """How the losses of several targets become one."""
     model: Model = Egnn()
     """The encoder, by its `name`, and the heads."""
     optimizer: Optimizer = Optimizer()
@@ -252,6 +278,12 @@ class TrainConfig(Section):
             raise ValueError(
                 "batch.oversized: an endless source is never looked through; its max_atoms bounds every sample"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gradient_norms_need_the_whole_graph(self) -> Self:
+        if self.weighting.rule == "gradnorm" and self.optimize == "compile":
+            raise ValueError("weighting.rule: gradnorm goes back through a step more than once: set optimize: none")
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Encoders by their section of the config, and what a run trains: one encoder and a head for each target."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from matsci_hpc.models.layout import require_backend
 from matsci_hpc.models.megnet import MegNet
 from matsci_hpc.models.own_module import OwnModule
 from matsci_hpc.models.painn import PaiNN
+from matsci_hpc.models.scaling import Scaling
 from matsci_hpc.models.schnet import SchNet
 from matsci_hpc.targets import TargetSpec
 
@@ -68,13 +69,13 @@ class Model(nn.Module):
             embedding = embedding.to(next(self.heads.parameters()).dtype)
             return {name: self.head(name)(embedding) for name in self.targets}
 
-    def standardise(self, target: str, values: Tensor) -> Tensor:
-        """Values of a target, in its unit, as the loss compares them with the output."""
-        return self.head(target).standardise(values)
+    def standardise(self, target: str, values: Tensor, batch: Batch | None = None) -> Tensor:
+        """Values of a target, in its unit, as the loss compares them with the output; `batch` as in `Head`."""
+        return self.head(target).standardise(values, batch)
 
-    def physical(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs in the unit of their target (regression) or as probabilities (other kinds)."""
-        return {name: self.head(name).physical(output) for name, output in outputs.items()}
+    def physical(self, outputs: dict[str, Tensor], batch: Batch | None = None) -> dict[str, Tensor]:
+        """Outputs in the unit of their target (regression) or as probabilities (other kinds); `batch` as in `Head`."""
+        return {name: self.head(name).physical(output, batch) for name, output in outputs.items()}
 
 
 def _key(target: str) -> str:
@@ -86,7 +87,7 @@ def build_model(
     config: config.Model,
     targets: dict[str, TargetSpec],
     cutoff: float,
-    scaling: dict[str, tuple[float, float]],
+    scaling: Mapping[str, Scaling | tuple[float, float]],
 ) -> Model:
     """A model with fresh parameters, which depend on torch's seed alone.
 
@@ -97,7 +98,8 @@ def build_model(
         config: the encoder's name, sizes and options.
         targets: what to learn, by name.
         cutoff: radius of the neighbour list of the data, angstrom.
-        scaling: mean and standard deviation of regression targets, in their units; absent means (0, 1).
+        scaling: of regression targets: mean and standard deviation in their units, and whether they are extensive and
+            have references; absent means (0, 1).
     """
     require_backend(config.backend)
     encoder = ENCODERS[type(config)](config, cutoff)

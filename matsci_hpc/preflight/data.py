@@ -13,6 +13,7 @@ from matsci_hpc.preflight.subject import Subject
 from matsci_hpc.preflight.words import counted
 from matsci_hpc.shards.manifest import Manifest, read_manifest
 from matsci_hpc.targets import NOT_LEARNED
+from matsci_hpc.training.derived import derivation_of
 
 
 def read_manifests(config: TrainConfig, subject: Subject) -> tuple[dict[Path, Manifest], list[Finding]]:
@@ -95,21 +96,28 @@ def _targets(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing
                 yield Finding("error", "targets", text, "prepare them alike, or under another name")
     if missing:  # the others may have it
         return
-    for name in config.targets:
-        if name not in known:
+    specs = {name: manifests[folder].targets[name] for name, folder in known.items()}
+    for name, section in config.targets.items():
+        if section.of is not None:
+            try:
+                derivation_of(name, section, specs)
+            except UserInputError as error:
+                yield Finding("error", "targets", str(error))
+        elif name not in known:
             there = ", ".join(sorted(known)) or "none"
             yield Finding("error", "targets", f"targets.{name}: no data set has it; they have: {there}")
-        elif not manifests[known[name]].targets[name].is_number:
+        elif not specs[name].is_number:
             yield Finding("error", "targets", f"targets.{name}: {NOT_LEARNED}", "leave it out")
-    learnable = [name for name, folder in known.items() if manifests[folder].targets[name].is_number]
+    learnable = [name for name, spec in specs.items() if spec.is_number]
     split = config.data.split
-    for name in config.targets or learnable:
+    columns = {name: section.of or name for name, section in config.targets.items()}
+    for name, column in (columns or dict(zip(learnable, learnable, strict=True))).items():
         labelled = [
             statistics.count
             for each in manifests.values()
-            if (statistics := each.statistics.get(split, {}).get(name)) is not None
+            if (statistics := each.statistics.get(split, {}).get(column)) is not None
         ]
-        if name in known and not sum(labelled) and any(each.splits.get(split) for each in manifests.values()):
+        if column in known and not sum(labelled) and any(each.splits.get(split) for each in manifests.values()):
             yield Finding("error", "targets", f"targets.{name}: no sample of split {split!r} carries it")
     if not config.targets and not learnable:
         advice = "name some under source.targets when preparing the data"

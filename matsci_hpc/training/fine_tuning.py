@@ -134,9 +134,9 @@ def begin(run: "Run") -> None:
     if config.init_from is None:
         on_first(run.comm, lambda: _say(run, None))
         return
-    path, heads, run.earlier_elements = on_first(run.comm, lambda: _begin_on_first(run))
+    path, run.taken_heads, run.earlier_elements = on_first(run.comm, lambda: _begin_on_first(run))
     kept = config.fine_tune.optimizer == "kept"
-    on_every(run.comm, lambda: load(Path(path), run.model, run.optimizer, heads, moments=kept))
+    on_every(run.comm, lambda: load(Path(path), run.model, run.optimizer, run.taken_heads, moments=kept))
 
 
 def load(path: Path, model: Model, optimizer: torch.optim.Optimizer, heads: list[str], *, moments: bool) -> None:

@@ -7,7 +7,7 @@ import torch
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.training.setup import Run
-from matsci_hpc.training.tasks import local_losses
+from matsci_hpc.training.tasks import local_losses, weighted_sum
 from matsci_hpc.training.unit_clipping import UnitClip, last_layers
 
 
@@ -25,7 +25,7 @@ def accumulate_gradients(
     gradients.zero()
     for part in batches:
         losses = local_losses(run.tasks, run.model, run.precision.cast(part), target_counts, run.precision)
-        total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
+        total = weighted_sum(run.tasks, losses)
         if total.requires_grad:
             total.backward()  # type: ignore[no-untyped-call]
         for loss in losses.values():  # a step reads them, and waits for the device

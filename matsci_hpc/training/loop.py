@@ -35,6 +35,7 @@ from matsci_hpc.training.records import RunRecords
 from matsci_hpc.training.rollback import roll_back
 from matsci_hpc.training.run_folder import complete_run, open_run, run_lock
 from matsci_hpc.training.saving import CheckpointWriter
+from matsci_hpc.training.scaling_fit import fit_scalings
 from matsci_hpc.training.setup import Run, build_run, limit_threads, resume
 from matsci_hpc.training.step import Stepper
 from matsci_hpc.training.stopping import ELSEWHERE, StopRequests, StopSignals
@@ -87,7 +88,8 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
             life, steps_done = on_first(comm, lambda: open_run(config, collection, comm.size, comm.name, lock))
             if steps_done:
                 return Outcome(steps_done, complete=True)
-            resume(run)
+            if not resume(run):
+                fit_scalings(run)
             decide_kernel(run)
             return Trainer(run, plan_of(run), life, signals).train()
     except MachineError as error:

@@ -1,6 +1,7 @@
 """What a run writes down of itself: metrics, evaluations, and, if asked to, which rank trained on which samples."""
 
 import socket
+from textwrap import indent
 from typing import Any
 
 from matsci_hpc.cores import list_text
@@ -11,7 +12,7 @@ from matsci_hpc.telemetry.clock import StepClock
 from matsci_hpc.telemetry.energy import open_meter
 from matsci_hpc.telemetry.interval import Interval, Reading, gather_interval, summary
 from matsci_hpc.telemetry.recorder import JsonLines
-from matsci_hpc.training.messages import in_words
+from matsci_hpc.training.evaluation_table import evaluation_table
 from matsci_hpc.training.run_files import RunFiles
 from matsci_hpc.training.run_folder import note_in_provenance
 from matsci_hpc.training.setup import Run
@@ -122,7 +123,8 @@ class RunRecords:
             if split is None
             else f"{split}, parameters of step {result['weights_step']}"
         )
-        print(f"{what}: {in_words(result)}", flush=True)
+        table = indent(evaluation_table(result["metrics"]), "  ")
+        print(f"{what}: {result['samples']:,} samples, loss {result['loss']:.4f}\n{table}", flush=True)
 
     def note_rollback(self) -> None:
         """The run has gone back to the step of its state."""

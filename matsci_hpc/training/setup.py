@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +39,8 @@ class Run:
     """Everything a rank trains with.
 
     The parameters that are trained are those of the last step, until a stepper begins with its own. `earlier_elements`
-    are atomic numbers that the encoder had learned before the run began with it.
+    are atomic numbers that the encoder had learned before the run began with it; `taken_heads` are targets whose heads
+    this life took from another run, with their scaling.
     """
 
     config: TrainConfig
@@ -59,6 +60,7 @@ class Run:
     average: WeightAverage | None
     freezing: Freezing
     earlier_elements: list[int] | None = None
+    taken_heads: list[str] = field(default_factory=list)
 
 
 def build_run(config: TrainConfig, collection: Collection, comm: Communicator, device: torch.device) -> Run:
@@ -131,11 +133,14 @@ def limit_threads() -> None:
     torch.set_num_threads(cores if bound else max(1, cores // ranks_here))
 
 
-def resume(run: Run) -> None:
+def resume(run: Run) -> bool:
     """Go on from the newest usable checkpoint, if there is one, else begin, by `init_from` or anew; collective.
 
     Rank 0 chooses and all load, so that all start from the same step; then rank 0's parameters become everybody's,
     since processors of different kinds may round the first ones differently.
+
+    Returns:
+        Whether there was a checkpoint of this run.
 
     Raises:
         UserInputError: the checkpoint does not fit the model or the data, or `init_from` has none that does.
@@ -163,6 +168,7 @@ def resume(run: Run) -> None:
             run.comm.broadcast(parameter)
     if chosen is None and run.average is not None:
         run.average.load({})
+    return chosen is not None
 
 
 def _other_data(checkpoint: str, data: list[str], run: Run) -> UserInputError:

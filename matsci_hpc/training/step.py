@@ -26,6 +26,7 @@ from matsci_hpc.training.setup import Run
 from matsci_hpc.training.spike_watch import SpikeWatch
 from matsci_hpc.training.tasks import local_losses
 from matsci_hpc.training.unit_clipping import ClippedUnits, UnitClip, last_layers
+from matsci_hpc.training.weights.weighting import Weighting
 
 
 class Stepper:
@@ -64,6 +65,7 @@ class Stepper:
         self.goes_back: Reason | None = None
         self.dynamics = DynamicsRecords(run, life, self.gradients, self.watch)
         self._noise = NoiseMeter(run)
+        self._weighting = Weighting(run)
         self._bound = ClipBound(run.config.optimizer)
         run.course.attach("clipping", self._bound)
         ratio = run.config.optimizer.clip_ratio
@@ -79,8 +81,8 @@ class Stepper:
             work: of the step.
 
         Returns:
-            loss, losses by target, lr (that of the heads) and grad_norm of the global batch; and whether any rank was
-            asked to stop.
+            loss, losses by target and their weights, lr (that of the heads) and grad_norm of the global batch; and
+            whether any rank was asked to stop.
 
         Raises:
             UserInputError: the loss or the gradient is not finite, and the config says to stop then.
@@ -96,6 +98,7 @@ class Stepper:
         rate = self._set_learning_rate(work.cursor.step)
         step = work.cursor.step + 1
         self._noise.begin(active=self.dynamics.measures(step))
+        self._weighting.begin(step)
         self.exchange.measures = self._noise.active and len(work.share_parts) == 1
         sums = self._backward(work, sends=True)
         finish_work(run.precision.device)
@@ -106,13 +109,15 @@ class Stepper:
         self.clock.in_flight_s += self.exchange.in_flight_s
         if self.exchange.measures and run.comm.size > 1:
             self._noise.add(self.exchange.own_square, len(work.samples), work)
-        activity.at("optimizer")
         *losses, stops = sums.tolist()
         by_target = {task.name: loss for task, loss in zip(run.tasks, losses, strict=True)}
+        loss, weights = self._weighting.finish(by_target, work)
+        activity.at("optimizer")
         norm = self.gradients.norm()
-        found = {
-            "loss": sum(task.weight * by_target[task.name] for task in run.tasks),
+        found: dict[str, Any] = {
+            "loss": loss,
             "losses": by_target,
+            "weights": weights,
             "lr": rate,
             "grad_norm": float(norm),
         }
@@ -173,6 +178,7 @@ class Stepper:
         if bound is not None:
             self.gradients.clip(norm, bound)
         run.optimizer.step()
+        self._weighting.learn()
         if run.average is not None:
             run.average.update(work.cursor.step + 1)
         return True
@@ -215,7 +221,7 @@ class Stepper:
             batch = run.precision.cast(part)
             before = self.gradients.buffer.clone() if self._noise.splits(work) else None
             losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
-            total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
+            total = self._weighting.total(losses)
             self._forward.append((begin, mark(kind)))
             if total.requires_grad:
                 whole = sends and number == len(batches)
@@ -226,6 +232,7 @@ class Stepper:
             if before is not None:
                 self._noise.add(_square(self.gradients.buffer - before), batch.graphs, work)
             run.comm.activity.tick()
+        self._weighting.end_share()
         return torch.tensor(list(values.values()), dtype=torch.float64)
 
     def _set_learning_rate(self, step: int) -> float:

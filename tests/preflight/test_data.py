@@ -87,6 +87,15 @@ def test_what_the_config_wants_of_the_data(changes, text, train_config, subject,
     assert text in finding.text
 
 
+def test_derived_targets_are_looked_for_where_they_come_from(train_config, subject, crystals):
+    config = train_config(data={"train": [str(crystals)]}, targets={"wide": {"of": "gap", "above": 2.0}})
+    assert [each.level for each in look(config, subject(config))] == ["ok"]
+    config = train_config(data={"train": [str(crystals)]}, targets={"wide": {"of": "family", "above": 2.0}})
+    (finding,) = look(config, subject(config))
+    assert finding.level == "error"
+    assert "targets.wide.of: 'family' is no number of a structure here; these are: gap" in finding.text
+
+
 def test_a_held_out_split_may_be_absent_by_will(train_config, subject, crystals):
     config = train_config(data={"train": [str(crystals)], "held_out": None})
     assert [each.level for each in look(config, subject(config))] == ["ok"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from crystal_data import prepare_crystals
 from ranks import run_ranks
+from real_mixture import prepare_real_mixture
 
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
@@ -46,6 +47,12 @@ def clouds(tmp_path_factory) -> Path:
     )
     prepare(load_config(PrepConfig, config), World())
     return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def materials(tmp_path_factory) -> dict[str, Path]:
+    """Parts of the real data sets, by name."""
+    return prepare_real_mixture(tmp_path_factory.mktemp("materials"))
 
 
 @pytest.fixture(scope="session")
