@@ -12,7 +12,7 @@ GAP = "\N{NARROW NO-BREAK SPACE}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 LOWER_IS_BETTER = frozenset({"loss", "mae", "rmse"})
-HIGHER_IS_BETTER = frozenset({"accuracy", "auroc", "f1", "exact", "r2"})
+HIGHER_IS_BETTER = frozenset({"accuracy", "auroc", "f1", "exact", "r2", "cosine"})
 MEASURES = {
     "accuracy": "accuracy",
     "auroc": "AUROC",
@@ -21,6 +21,7 @@ MEASURES = {
     "mae": "mean absolute error",
     "rmse": "root mean square error",
     "r2": "R²",
+    "cosine": "mean cosine",
     "loss": "loss",
 }
 BASELINE_OF = {"accuracy": "chance", "mae": "baseline_mae", "rmse": "baseline_rmse"}
@@ -153,11 +154,14 @@ def _regression(known: dict[str, float | None], measured: str, unit: str) -> Ver
     sentence = measured
     if not baseline:
         return Verdict(headline, sentence)
-    sentence += f" Predicting the training mean for every sample would be off by {number(baseline, 3)}{in_unit}"
+    guess = "zero for every atom" if "cosine" in known else "the training mean for every sample"
+    sentence += f" Predicting {guess} would be off by {number(baseline, 3)}{in_unit}"
     if mae < baseline:
         sentence += f", so {percent(1 - mae / baseline)} of that error is gone."
     else:
         sentence += ". So far nothing useful has been learned."
+    if known.get("cosine") is not None:
+        sentence += f" Its direction is right by a mean cosine of {number(known['cosine'], 3)}, where 1 is perfect."
     if known.get("r2") is not None:
         sentence += f" R² {number(known['r2'], 3)}."
     return Verdict(headline, sentence, min(1.0, max(0.0, 1 - mae / baseline)), 0.0)

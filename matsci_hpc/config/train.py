@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from matsci_hpc.config.base import Folder, Section
 from matsci_hpc.config.data import Data
 from matsci_hpc.config.dynamics import Average, Dynamics, Spikes
+from matsci_hpc.config.gradient_targets import refuse_bad_gradients
 from matsci_hpc.config.job import JobRequest
 from matsci_hpc.config.model import Egnn, Model
 from matsci_hpc.config.records import Records
@@ -117,6 +118,9 @@ class Target(Section):
     """Factor of its loss in the sum."""
     loss: Literal["auto", "mse", "mae", "huber"] = "auto"
     """For regression; `auto` is huber. Others use the (binary) cross-entropy of their kind."""
+    gradient_of: str | None = None
+    """Of a vector of every atom: the energy, another target, whose negative gradient it is. Left out, such a target has
+    a head of its own. docs/forces.md."""
 
 
 class Optimizer(Section):
@@ -200,7 +204,8 @@ class TrainConfig(Section):
     batch: Batch
     balance: Balance = Balance()
     targets: dict[str, Target] = Field(default_factory=dict)
-    """Targets to learn, by name; empty = every target of the data sets."""
+    """Targets to learn, by name; empty = every number and label of whole structures that the data sets have. Targets of
+    atoms are learned where they are named."""
     model: Model = Egnn()
     """The encoder, by its `name`, and the heads."""
     optimizer: Optimizer = Optimizer()
@@ -231,6 +236,17 @@ class TrainConfig(Section):
     """Write to RUN_DIR/samples which samples each rank trains on in each step; a line per rank and step. The numbers
     count the samples of all data sets from 0, in the order of `data.train` and of the index, one data set after the
     other."""
+
+    @property
+    def gradients(self) -> dict[str, str]:
+        """Targets that are the negative gradient of an energy, and its name."""
+        return {name: each.gradient_of for name, each in self.targets.items() if each.gradient_of is not None}
+
+    @model_validator(mode="after")
+    def _gradients_can_be_had(self) -> Self:
+        envelope = getattr(self.model, "envelope", True)  # a module of the user's own answers for itself
+        refuse_bad_gradients(self.gradients, self.targets, envelope=envelope, optimize=self.optimize)
+        return self
 
     @model_validator(mode="after")
     def _nothing_endless_is_looked_through(self) -> Self:

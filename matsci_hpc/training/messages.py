@@ -54,7 +54,8 @@ def in_words(result: dict[str, Any]) -> str:
             parts.append(f"{name} accuracy {metrics['accuracy']:.3f} (commonest class {metrics['chance']:.3f})")
         elif "mae" in metrics:
             unit = f" {metrics['unit']}" if metrics["unit"] else ""
-            parts.append(f"{name} MAE {metrics['mae']:.4f}{unit} (mean predictor {metrics['baseline_mae']:.4f}{unit})")
+            beside = "zero everywhere" if "cosine" in metrics else "mean predictor"
+            parts.append(f"{name} MAE {metrics['mae']:.4f}{unit} ({beside} {metrics['baseline_mae']:.4f}{unit})")
         elif "f1" in metrics:
             parts.append(f"{name} F1 {metrics['f1']:.3f}")
     return f"{', '.join(parts)}; loss {result['loss']:.4f}"

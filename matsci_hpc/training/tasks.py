@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from matsci_hpc.config.gradient_targets import unfit_gradients
 from matsci_hpc.config.train import Target, TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.batch import Batch
@@ -112,22 +113,32 @@ class Task:
 
 
 def build_tasks(config: TrainConfig, collection: Collection) -> list[Task]:
-    """The targets of a run, in the order of their names; where the config names none, all that can be learned.
+    """The targets of a run, in the order of their names; where the config names none, all of whole structures.
 
     Raises:
-        UserInputError: a target that no data set has, that no training sample carries, or that is no single number
-            or label of a structure.
+        UserInputError: a target that no data set has, that no training sample carries, that cannot be learned, or that
+            is not the gradient that it is said to be.
     """
+    from matsci_hpc.training.atom_tasks import AtomTask  # which is a task, too
+
     for name in config.targets:
         if name not in collection.targets:
             known = ", ".join(sorted(collection.targets)) or "none"
             raise UserInputError(f"targets.{name}: no data set has this target; they have: {known}")
-        if not collection.targets[name].is_number:
+        if not collection.targets[name].is_learnable:
             raise UserInputError(f"targets.{name}: {NOT_LEARNED}; leave it out")
-    learnable = {name for name, spec in collection.targets.items() if spec.is_number}
-    names = sorted(config.targets or learnable)
+    for fault in unfit_gradients(config.gradients, collection.targets):
+        raise UserInputError(fault)
+    whole = {name for name, spec in collection.targets.items() if spec.is_number}
+    names = sorted(config.targets or whole)
     if not names:
         folders = ", ".join(each.name for each in collection.datasets)
+        of_atoms = sorted(name for name, spec in collection.targets.items() if spec.is_learnable)
+        if of_atoms:
+            raise UserInputError(
+                f"no target to learn in {folders}: those of atoms are learned where `targets` names them; it can name "
+                f"{', '.join(of_atoms)}"
+            )
         if collection.targets:
             raise UserInputError(f"no target to learn in {folders}: {', '.join(collection.targets)}: {NOT_LEARNED}")
         raise UserInputError(f"no target to learn in {folders}; name some under source.targets when preparing the data")
@@ -138,14 +149,15 @@ def build_tasks(config: TrainConfig, collection: Collection) -> list[Task]:
         if statistics.count == 0:
             raise UserInputError(f"targets.{name}: no sample of split {config.data.split!r} carries it")
         loss = "huber" if section.loss == "auto" else section.loss
-        tasks.append(Task(name, collection.targets[name], section.weight, loss, statistics))
+        kind = AtomTask if collection.targets[name].per_atom else Task
+        tasks.append(kind(name, collection.targets[name], section.weight, loss, statistics))
     return tasks
 
 
 def local_losses(
     tasks: list[Task], model: Model, batch: Batch, counts: dict[str, int], precision: Precision
 ) -> dict[str, Tensor]:
-    """This rank's part of each target's loss: the sum over its samples divided by the count over all ranks.
+    """This rank's part of each target's loss: the sum over its samples, or atoms, divided by the count over all ranks.
 
     Added up over the ranks these are the exact means over the global batch, and so are their gradients.
 
@@ -153,7 +165,8 @@ def local_losses(
         tasks: targets to learn.
         model: called once.
         batch: this rank's samples, at least one.
-        counts: samples of the global batch that carry each target, known from the plan.
+        counts: samples of the global batch that carry each target, or atoms where every atom has a value, known from
+            the plan.
         precision: in which the model is called and the losses are computed.
     """
     with precision.autocast():
