@@ -176,6 +176,20 @@ def test_edges_in_parts_have_the_same_forces(monkeypatch):
     close(numbers(), whole)
 
 
+@pytest.mark.parametrize("gradients", [GRADIENT, None], ids=["gradient", "direct"])
+def test_dgl_gives_the_same_forces_and_learns_the_same(gradients):
+    pytest.importorskip("dgl", reason="DGL has no release for this Python")
+    batch = build_batch()
+
+    def numbers(backend):
+        model = build("egnn", gradients=gradients, backend=backend)
+        force = model(batch)["force"]
+        force.square().sum().backward()
+        return [force.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+    close(numbers("dgl"), numbers("own"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_evaluation_has_forces_and_no_graph(name):
     model, batch = build(name), build_batch()
