@@ -170,6 +170,7 @@ def _measure(config: TrainConfig, collection: Collection, sizes: SampleSizes, pl
         {task.name: task.spec for task in tasks},
         collection.cutoff,
         {task.name: task.scaling for task in tasks},
+        config.gradients,
     ).to(dtype=precision.dtype)
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
     program_bytes = max(private_bytes() - weights, 0)

@@ -72,7 +72,7 @@ def _without_learning(line: Record, target: str, key: str) -> float | None:
     classes = as_number(metric(line, target, "classes"))
     if key == "balanced_accuracy":
         return 1 / classes if classes else None
-    return {"auroc": 0.5, "r2": 0.0}.get(key)
+    return {"auroc": 0.5, "r2": 0.0, "cosine": 0.0}.get(key)
 
 
 def metric_sheets(run: Run) -> list[Sheet]:

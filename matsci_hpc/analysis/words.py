@@ -12,7 +12,7 @@ GAP = "\N{NARROW NO-BREAK SPACE}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 LOWER_IS_BETTER = frozenset({"loss", "mae", "rmse", "mae_per_atom", "rmse_per_atom"})
-HIGHER_IS_BETTER = frozenset({"accuracy", "balanced_accuracy", "auroc", "f1", "f1_macro", "exact", "r2"})
+HIGHER_IS_BETTER = frozenset({"accuracy", "balanced_accuracy", "auroc", "f1", "f1_macro", "exact", "r2", "cosine"})
 MEASURES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -25,6 +25,7 @@ MEASURES = {
     "mae_per_atom": "mean absolute error per atom",
     "rmse_per_atom": "root mean square error per atom",
     "r2": "R²",
+    "cosine": "mean cosine",
     "loss": "loss",
 }
 BASELINE_OF = {
@@ -174,13 +175,16 @@ def _regression(known: dict[str, float | None], measured: str, unit: str) -> Ver
     sentence = measured
     if not baseline:
         return Verdict(headline, sentence)
-    sentence += f" Predicting the training mean for every sample would be off by {number(baseline, 3)}{in_unit}"
+    guess = "zero for every atom" if "cosine" in known else "the training mean for every sample"
+    sentence += f" Predicting {guess} would be off by {number(baseline, 3)}{in_unit}"
     if mae < baseline:
         sentence += f", so {percent(1 - mae / baseline)} of that error is gone."
     else:
         sentence += ". So far nothing useful has been learned."
     if known.get("composition_mae") is not None:
         sentence += f" Energies of the elements alone would be off by {number(known['composition_mae'], 3)}{in_unit}."
+    if known.get("cosine") is not None:
+        sentence += f" Its direction is right by a mean cosine of {number(known['cosine'], 3)}, where 1 is perfect."
     if known.get("r2") is not None:
         sentence += f" R² {number(known['r2'], 3)}."
     return Verdict(headline, sentence, min(1.0, max(0.0, 1 - mae / baseline)), 0.0)

@@ -9,6 +9,7 @@ from matsci_hpc.config.base import Folder, Section
 from matsci_hpc.config.data import Data
 from matsci_hpc.config.dynamics import Average, Dynamics, Spikes
 from matsci_hpc.config.fine_tune import FineTune
+from matsci_hpc.config.gradient_targets import refuse_bad_gradients
 from matsci_hpc.config.job import JobRequest
 from matsci_hpc.config.model import Egnn, Model
 from matsci_hpc.config.records import Records
@@ -134,6 +135,10 @@ class Target(Section):
     above: float | None = None
     """With `of`: yes above this value."""
 
+    gradient_of: str | None = None
+    """Of a vector of every atom: the energy, another target, whose negative gradient it is. Left out, such a target has
+    a head of its own. docs/forces.md."""
+
     @model_validator(mode="after")
     def _derived_by_one_threshold(self) -> Self:
         thresholds = [each for each in (self.below, self.above) if each is not None]
@@ -141,6 +146,14 @@ class Target(Section):
             raise ValueError("below and above are for targets that are derived: give of, the name of another target")
         if self.of is not None and len(thresholds) != 1:
             raise ValueError("of needs either below or above, a value of that target")
+        return self
+
+    @model_validator(mode="after")
+    def _a_gradient_is_that_alone(self) -> Self:
+        others = {"of": self.of is not None, "extensive": self.extensive, "references": self.references}
+        wrong = next((name for name, given in others.items() if given), None)
+        if self.gradient_of is not None and wrong is not None:
+            raise ValueError(f"gradient_of: a gradient has no {wrong}; leave it out")
         return self
 
 
@@ -238,7 +251,8 @@ class TrainConfig(Section):
     batch: Batch
     balance: Balance = Balance()
     targets: dict[str, Target] = Field(default_factory=dict)
-    """Targets to learn, by name; empty = every target of the data sets."""
+    """Targets to learn, by name; empty = every number and label of whole structures that the data sets have. Targets of
+    atoms are learned where they are named."""
     weighting: Weighting = Weighting()
     """How the losses of several targets become one."""
     model: Model = Egnn()
@@ -271,6 +285,17 @@ class TrainConfig(Section):
     """Write to RUN_DIR/samples which samples each rank trains on in each step; a line per rank and step. The numbers
     count the samples of all data sets from 0, in the order of `data.train` and of the index, one data set after the
     other."""
+
+    @property
+    def gradients(self) -> dict[str, str]:
+        """Targets that are the negative gradient of an energy, and its name."""
+        return {name: each.gradient_of for name, each in self.targets.items() if each.gradient_of is not None}
+
+    @model_validator(mode="after")
+    def _gradients_can_be_had(self) -> Self:
+        envelope = getattr(self.model, "envelope", True)  # a module of the user's own answers for itself
+        refuse_bad_gradients(self.gradients, self.targets, envelope=envelope, optimize=self.optimize)
+        return self
 
     @model_validator(mode="after")
     def _nothing_endless_is_looked_through(self) -> Self:

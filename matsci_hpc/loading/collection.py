@@ -104,6 +104,16 @@ class Collection:
                 found[chosen] = (bits.astype(np.uint64) >> np.uint64(names.index(name))) & np.uint64(1)
         return found
 
+    def carriers(self, samples: Numbers) -> dict[str, int]:
+        """How many of some samples carry each target; of a target of every atom, how many atoms do."""
+        present = {name: self.present(name, samples) for name in self.targets}
+        of_atoms = any(spec.per_atom for spec in self.targets.values())
+        atoms = self.atoms(samples) if of_atoms else np.empty(0, dtype=np.int64)
+        return {
+            name: int(atoms[present[name]].sum() if spec.per_atom else present[name].sum())
+            for name, spec in self.targets.items()
+        }
+
     def split_counts(self, split: str) -> Numbers:
         """Samples of a split in each data set: int64 [D].
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from matsci_hpc.config.generated import MAX_SAMPLES
+from matsci_hpc.config.gradient_targets import unfit_gradients
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.opening import generated
@@ -106,12 +107,14 @@ def _targets(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing
         elif name not in known:
             there = ", ".join(sorted(known)) or "none"
             yield Finding("error", "targets", f"targets.{name}: no data set has it; they have: {there}")
-        elif not specs[name].is_number:
+        elif not specs[name].is_learnable:
             yield Finding("error", "targets", f"targets.{name}: {NOT_LEARNED}", "leave it out")
-    learnable = [name for name, spec in specs.items() if spec.is_number]
+    for fault in unfit_gradients(config.gradients, specs):
+        yield Finding("error", "targets", fault)
+    whole = [name for name, spec in specs.items() if spec.is_number]
     split = config.data.split
     columns = {name: section.of or name for name, section in config.targets.items()}
-    for name, column in (columns or dict(zip(learnable, learnable, strict=True))).items():
+    for name, column in (columns or dict(zip(whole, whole, strict=True))).items():
         labelled = [
             statistics.count
             for each in manifests.values()
@@ -119,8 +122,11 @@ def _targets(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing
         ]
         if column in known and not sum(labelled) and any(each.splits.get(split) for each in manifests.values()):
             yield Finding("error", "targets", f"targets.{name}: no sample of split {split!r} carries it")
-    if not config.targets and not learnable:
+    if not config.targets and not whole:
+        of_atoms = sorted(name for name, spec in specs.items() if spec.is_learnable)
         advice = "name some under source.targets when preparing the data"
+        if of_atoms:
+            advice = f"those of atoms are learned where `targets` names them; it can name {', '.join(of_atoms)}"
         yield Finding("error", "targets", "the data sets have no target to learn", advice)
 
 

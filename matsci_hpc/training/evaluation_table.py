@@ -5,6 +5,7 @@ from typing import Any
 
 COLUMNS = {
     "samples": "samples",
+    "atoms": "atoms",
     "loss": "loss",
     "mae": "MAE",
     "baseline_mae": "of mean",
@@ -15,6 +16,7 @@ COLUMNS = {
     "rmse_per_atom": "RMSE/atom",
     "unit": "unit",
     "r2": "R2",
+    "cosine": "cosine",
     "exact": "all labels",
     "accuracy": "accuracy",
     "chance": "of commonest",
@@ -24,7 +26,7 @@ COLUMNS = {
     "auroc": "AUROC",
 }
 """Head of the column of each metric."""
-KINDS = ("mae", "accuracy", "exact")
+KINDS = ("mae", "cosine", "accuracy", "exact")
 """Metrics that tell the kinds of targets apart; each kind has a table of its own, since few columns fit two of them."""
 WIDEST_NAME = 40
 Metrics = Mapping[str, Any]
@@ -38,13 +40,19 @@ def evaluation_table(metrics: Mapping[str, Metrics]) -> str:
     """
     groups: dict[str, list[str]] = {key: [] for key in (*KINDS, "")}
     for name, own in metrics.items():
-        groups[next((key for key in KINDS if key in own), "")].append(name)
+        groups[_kind(own)].append(name)
     return "\n".join(_table(names, metrics) for names in groups.values() if names)
 
 
+def _kind(own: Metrics) -> str:
+    """The metric that tells the kind of a target; vectors have a cosine beside their errors."""
+    return "cosine" if "cosine" in own else next((key for key in KINDS if key in own), "")
+
+
 def _table(names: Sequence[str], metrics: Mapping[str, Metrics]) -> str:
+    heads = COLUMNS | ({"baseline_mae": "of zero"} if _kind(metrics[names[0]]) == "cosine" else {})
     keys = [key for key in COLUMNS if any(metrics[name].get(key) is not None for name in names)]
-    rows = [["target", *(COLUMNS[key] for key in keys)]]
+    rows = [["target", *(heads[key] for key in keys)]]
     rows += [[_short(name), *(_text(metrics[name].get(key)) for key in keys)] for name in names]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

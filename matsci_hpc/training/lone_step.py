@@ -20,7 +20,7 @@ def accumulate_gradients(
         run: of this process alone.
         gradients: of its model.
         batches: of the share; none where a rank has nothing to do.
-        target_counts: samples of the step that have each target.
+        target_counts: samples of the step that have each target, or atoms where every atom has a value.
     """
     gradients.zero()
     for part in batches:

@@ -85,6 +85,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         {task.name: task.spec for task in tasks},
         collection.cutoff,
         {task.name: task.scaling for task in tasks},
+        config.gradients,
     ).to(device=device, dtype=precision.dtype)
     freezing = Freezing(model, config.fine_tune)
     if config.optimize == "compile":

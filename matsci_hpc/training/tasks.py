@@ -1,14 +1,17 @@
 """What is learned: losses of targets, normalised over all ranks, and the sums from which metrics follow."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from matsci_hpc.config.gradient_targets import unfit_gradients
 from matsci_hpc.config.train import Target, TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.collection import Collection
+from matsci_hpc.models.heads import Head
 from matsci_hpc.models.registry import Model
 from matsci_hpc.models.scaling import Scaling
 from matsci_hpc.shards.statistics import TargetStatistics
@@ -81,10 +84,11 @@ class Task:
 
     def compare(self, model: Model, output: Tensor, batch: Batch) -> Compared:
         """Its output beside what is true."""
+        head = cast("Head", model.head(self.name))  # targets of atoms are atom tasks
         values = batch.targets[self.column]
         if self.derivation is not None:
             values = self.derivation.of(values)
-        return Compared(model.head(self.name), output, values, batch.present[self.column], batch)
+        return Compared(head, output, values, batch.present[self.column], batch)
 
     def losses(self, model: Model, output: Tensor, batch: Batch) -> Tensor:
         """Loss of every sample that carries the target, in standardised units: [samples present]."""
@@ -121,23 +125,31 @@ class Task:
 
 
 def build_tasks(config: TrainConfig, collection: Collection) -> list[Task]:
-    """The targets of a run, in the order of their names; where the config names none, all that can be learned.
+    """The targets of a run, in the order of their names; where the config names none, all of whole structures.
 
     Raises:
-        UserInputError: a target that no data set has, that no training sample carries, or that is no single number
-            or label of a structure.
+        UserInputError: a target that no data set has, that no training sample carries, that cannot be learned, or that
+            is not the gradient that it is said to be.
     """
     derived = {name: section for name, section in config.targets.items() if section.of is not None}
     for name in config.targets.keys() - derived.keys():
         if name not in collection.targets:
             known = ", ".join(sorted(collection.targets)) or "none"
             raise UserInputError(f"targets.{name}: no data set has this target; they have: {known}")
-        if not collection.targets[name].is_number:
+        if not collection.targets[name].is_learnable:
             raise UserInputError(f"targets.{name}: {NOT_LEARNED}; leave it out")
-    learnable = {name for name, spec in collection.targets.items() if spec.is_number}
-    names = sorted(config.targets or learnable)
+    for fault in unfit_gradients(config.gradients, collection.targets):
+        raise UserInputError(fault)
+    whole = {name for name, spec in collection.targets.items() if spec.is_number}
+    names = sorted(config.targets or whole)
     if not names:
         folders = ", ".join(each.name for each in collection.datasets)
+        of_atoms = sorted(name for name, spec in collection.targets.items() if spec.is_learnable)
+        if of_atoms:
+            raise UserInputError(
+                f"no target to learn in {folders}: those of atoms are learned where `targets` names them; it can name "
+                f"{', '.join(of_atoms)}"
+            )
         if collection.targets:
             raise UserInputError(f"no target to learn in {folders}: {', '.join(collection.targets)}: {NOT_LEARNED}")
         raise UserInputError(f"no target to learn in {folders}; name some under source.targets when preparing the data")
@@ -145,6 +157,8 @@ def build_tasks(config: TrainConfig, collection: Collection) -> list[Task]:
 
 
 def _task(name: str, section: Target, split: str, collection: Collection) -> Task:
+    from matsci_hpc.training.atom_tasks import AtomTask  # which is a task, too
+
     derivation = derivation_of(name, section, collection.targets)
     spec = collection.targets[name] if derivation is None else TargetSpec(kind="binary")
     column = name if derivation is None else derivation.source
@@ -153,11 +167,13 @@ def _task(name: str, section: Target, split: str, collection: Collection) -> Tas
         raise UserInputError(
             f"targets.{name}: no sample of split {split!r} carries {'it' if column == name else column}"
         )
-    if spec.kind != "regression":
+    if spec.kind != "regression" or spec.per_atom:
+        what = "has a value for every atom" if spec.per_atom else f"is a {spec.kind} target, not a number"
         for key in ("extensive", "references"):
             if getattr(section, key):
-                raise UserInputError(f"targets.{name}.{key}: it is a {spec.kind} target, not a number; leave it out")
-    return Task(
+                raise UserInputError(f"targets.{name}.{key}: it {what}; leave it out")
+    kind = AtomTask if spec.per_atom else Task
+    return kind(
         name,
         spec,
         section.weight,
@@ -173,7 +189,7 @@ def _task(name: str, section: Target, split: str, collection: Collection) -> Tas
 def local_losses(
     tasks: list[Task], model: Model, batch: Batch, counts: dict[str, int], precision: Precision
 ) -> dict[str, Tensor]:
-    """This rank's part of each target's loss: the sum over its samples divided by the count over all ranks.
+    """This rank's part of each target's loss: the sum over its samples, or atoms, divided by the count over all ranks.
 
     Added up over the ranks these are the exact means over the global batch, and so are their gradients.
 
@@ -181,7 +197,8 @@ def local_losses(
         tasks: targets to learn.
         model: called once.
         batch: this rank's samples, at least one.
-        counts: samples of the global batch that carry each target of the data, known from the plan.
+        counts: samples of the global batch that carry each target of the data, or atoms where every atom has a value,
+            known from the plan.
         precision: in which the model is called and the losses are computed.
     """
     with precision.autocast():

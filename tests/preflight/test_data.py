@@ -2,6 +2,7 @@ import json
 
 import pytest
 from crystal_data import prepare_crystals
+from labelled_frames import prepare_frames
 
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.preflight.data import data_findings, read_manifests, shard_findings
@@ -114,3 +115,18 @@ def test_shards_are_missing_or_cut(train_config, subject, crystals, copy_of):
     second.unlink()
     (finding,) = shard_findings(folder, manifest)
     assert "and 1 more" in finding.text
+
+
+def test_targets_of_atoms(train_config, subject, tmp_path):
+    data = {"train": [str(prepare_frames(tmp_path, 12, 8, 3.0))]}
+    envelope = {"model": {"envelope": True}}
+
+    def texts(targets):
+        config = train_config(data=data, targets=targets, **envelope)
+        return [each.text for each in look(config, subject(config)) if each.level == "error"]
+
+    assert texts({}) == texts({"energy": {}, "force": {"gradient_of": "energy"}}) == texts({"force": {}}) == []
+    (text,) = texts({"force": {"gradient_of": "stress"}, "stress": {}, "energy": {}})[:1]
+    assert text.startswith("targets.stress: tensors, and vectors of a whole structure, are stored and read")
+    (text,) = texts({"energy": {"gradient_of": "force"}, "force": {}})
+    assert text.endswith("a gradient is a vector of every atom, and energy is not; leave gradient_of out")
