@@ -1,9 +1,6 @@
 """From raw crystal structures to a pretrained graph network on a cluster.
 
-    from matsci_hpc import load_model
-
-    model = load_model("encoder.safetensors")
-    embeddings, predictions = model.embed(structures), model.predict(structures)
+A trained model is used by `from matsci_hpc import load_model`: see docs/using_models.md.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -15,6 +15,7 @@ import click
 
 import matsci_hpc
 from matsci_hpc.cli_launch import cancel, check, doctor, jobs, site, submit
+from matsci_hpc.cli_models import evaluate, export
 from matsci_hpc.cli_predict import predict
 from matsci_hpc.cli_study import study
 from matsci_hpc.errors import MatsciError, RankError
@@ -216,7 +217,7 @@ def shards_verify(folder: Path) -> None:
         print(f"{folder}: every checksum holds")
 
 
-for command in (submit, check, jobs, cancel, site, doctor, study):
+for command in (evaluate, export, submit, check, jobs, cancel, site, doctor, study):
     cli.add_command(command)
 
 

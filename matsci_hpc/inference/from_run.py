@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,6 +30,7 @@ from matsci_hpc.training.run_folder import RunFolder
 from matsci_hpc.training.tasks import build_tasks
 
 MODEL, AVERAGE = "model.safetensors", "average.safetensors"
+_SECOND_MOMENT = "encoder.elements.weight|exp_avg_sq"
 _STEP = re.compile(r"(?:step-)?(\d{1,18})")
 
 
@@ -122,7 +123,13 @@ def read_run(path: Path, wanted: str | None = None) -> RunModel:
         git=_record(run.provenance, dict).get("git"),
         data=[_named(each) for each in _record(run.data, list)],
     )
-    about = About(model=config.model, learned=_learned(run, config), precision=config.precision, origin=origin)
+    about = About(
+        model=config.model,
+        learned=_learned(run, config),
+        precision=config.precision,
+        origin=origin,
+        elements=_elements(checkpoint),
+    )
     return RunModel(about, tensors, checkpoint, config)
 
 
@@ -139,6 +146,18 @@ def _learned(run: RunFolder, config: TrainConfig) -> Learned:
         raise UserInputError(
             f"{run.path}: has no {run.learned.name}, so what its targets are must come from its data sets: {error}"
         ) from None
+
+
+def _elements(checkpoint: Path) -> tuple[int, ...] | None:
+    """Atomic numbers whose rows of the table of elements were trained: those with any gradient; None if not known."""
+    try:
+        with safe_open(checkpoint / "optimizer.safetensors", framework="pt") as file:
+            if _SECOND_MOMENT not in file.keys():  # noqa: SIM118 - it is no mapping
+                return None
+            rows = file.get_tensor(_SECOND_MOMENT).ne(0).any(dim=1)
+    except (OSError, SafetensorError):
+        return None
+    return tuple(rows.nonzero().flatten().tolist())
 
 
 def _verified(path: Path) -> Path:

@@ -16,12 +16,14 @@ from matsci_hpc.parallel.device import take_device
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.training.precision import Precision
 
+Device = Literal["auto", "cpu", "cuda", "xpu"]
+
 
 def load_model(
     path: str | Path,
     *,
     checkpoint: str | None = None,
-    device: Literal["auto", "cpu", "cuda", "xpu"] = "auto",
+    device: Device = "auto",
     precision: Literal["float32", "float64", "bf16"] | None = None,
     trust_module: bool = False,
 ) -> TrainedModel:

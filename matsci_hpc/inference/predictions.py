@@ -43,7 +43,7 @@ def predictions_of(
         values = physical[name].detach().cpu().numpy()
         for graph, row in enumerate(found):
             value = values[atoms[graph] : atoms[graph + 1]] if spec.per_atom else values[graph]
-            row |= _told(name, spec, value)
+            row.update(_told(name, spec, value))
     return found
 
 

@@ -1,10 +1,4 @@
-"""A trained model to call from Python: embeddings and predictions of structures.
-
-    from matsci_hpc import load_model
-
-    model = load_model("encoder.safetensors")
-    vectors = model.embed(structures)
-"""
+"""A trained model to call from Python: embeddings and predictions of structures."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
