@@ -2,7 +2,7 @@
 
     metadata["format"]          matsci-hpc model
     metadata["format_version"]  1
-    metadata["xxh3_128"]        checksum of names, types, shapes and bytes of all tensors
+    metadata["xxh3_128"]        checksum of `about`, and of names, types, shapes and bytes of all tensors
     metadata["about"]           `About` as JSON
 
 Reading it runs no code of the file's maker: safetensors holds numbers alone, the header is checked JSON, and an encoder
@@ -32,11 +32,12 @@ def write_model(path: Path, about: About, tensors: dict[str, Tensor]) -> None:
         UserInputError, MachineError: it cannot be written.
     """
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    text = about.model_dump_json(exclude_none=True)
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "xxh3_128": _checksum(ordered),
-        "about": about.model_dump_json(exclude_none=True),
+        "xxh3_128": _checksum(text, ordered),
+        "about": text,
     }
     write_atomic(path, save(ordered, metadata))
 
@@ -66,10 +67,11 @@ def read_model(path: Path) -> tuple[About, dict[str, Tensor]]:
         raise UserInputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
         raise UserInputError(f"{path}: damaged, or no file of safetensors: {' '.join(str(error).split())}") from None
-    if _checksum(tensors) != metadata.get("xxh3_128"):
-        raise UserInputError(f"{path}: damaged: the checksum of its numbers differs; copy or export it again")
+    text = metadata.get("about", "")
+    if _checksum(text, tensors) != metadata.get("xxh3_128"):
+        raise UserInputError(f"{path}: damaged: its checksum differs; copy it again, or export the run again")
     try:
-        return About.model_validate_json(metadata.get("about", "")), tensors
+        return About.model_validate_json(text), tensors
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -79,8 +81,8 @@ def read_model(path: Path) -> tuple[About, dict[str, Tensor]]:
         ) from None
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = xxhash.xxh3_128()
+def _checksum(about: str, tensors: dict[str, Tensor]) -> str:
+    digest = xxhash.xxh3_128(about.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

@@ -30,7 +30,7 @@ from matsci_hpc.sources.base import Source
 from matsci_hpc.whole_files import appearing, output_error, write_atomic
 from matsci_hpc.work_sharing import BlockLoop, BlockResult
 
-BLOCK = 256
+BLOCK = 64
 """Structures of a block, the unit of work of a rank."""
 
 T = TypeVar("T")
