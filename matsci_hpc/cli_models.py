@@ -87,8 +87,7 @@ def _predict(
     import sys
 
     from matsci_hpc.inference.inputs import source_config
-    from matsci_hpc.inference.opening import load_model
-    from matsci_hpc.inference.predicting import limit_threads, predict_file, work_folder
+    from matsci_hpc.inference.predicting import limit_threads, load_together, predict_file, work_folder
     from matsci_hpc.inference.tables import format_of
     from matsci_hpc.parallel.mpi import open_world
     from matsci_hpc.shards.describe import counted
@@ -96,8 +95,8 @@ def _predict(
     format_of(out)
     limit_threads()
     world = open_world()
-    loaded = load_model(model, **options)
-    config = source_config(structures, source, loaded.cutoff, work_folder(out), split)
+    loaded = load_together(model, world, **options)
+    config = world.on_first(lambda: source_config(structures, source, loaded.cutoff, work_folder(out), split))
     done = predict_file(config, loaded, out, world)
     if world.rank == 0:
         for number, count in done.unseen.items():

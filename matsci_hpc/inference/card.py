@@ -6,6 +6,7 @@ and data sets is escaped: no name can become markup.
 
 import html
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from matsci_hpc.inference.metrics_table import metric_rows
 
 MARK = "library_name: matsci-hpc"
 """In the head of every card, by which one is known again."""
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|~-])")
+_MARKUP = re.compile(r"([\\`*_\[\]|~])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Card:
         predict = "\nmodel.predict(structures)  # a dict for each: id and targets" if self.heads else ""
         return (
             "## How to load\n\n```python\nfrom matsci_hpc import load_model\n\n"
-            f'model = load_model("{self.file}"{module})\n'
+            f"model = load_model({json.dumps(self.file)}{module})\n"
             f"model.embed(structures)  # ase.Atoms or structures of pymatgen{predict}\n```\n\n"
             f"The file holds numbers and JSON alone, no pickle. Edges join atoms up to "
             f"{self.about.learned.cutoff_angstrom:g} angstrom apart ({_text(self.about.learned.neighbor_rule)}); they "
@@ -177,6 +178,6 @@ def _symbols(numbers: Sequence[int]) -> str:
 
 
 def _text(text: str) -> str:
-    """Text that Markdown and HTML take as text."""
-    plain = html.escape(" ".join(str(text).split()))
-    return _MARKUP.sub(r"\\\1", plain)
+    """Text that Markdown and HTML take as text, in the middle of a line."""
+    plain = _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
+    return html.escape(plain, quote=False)

@@ -55,7 +55,7 @@ def source_config(path: Path, told: Sequence[str], cutoff: float, work: Path, sp
     if path.suffix.lower() in {".yaml", ".yml"}:
         if "source" not in read_yaml(path):
             raise UserInputError(f"{path}: is no config of `matsci-hpc prep`, it has no section source")
-        whole = load_config(PrepConfig, path, [f"source.{each}" for each in told])
+        whole = load_config(PrepConfig, path, [f"source.{each.removeprefix('source.')}" for each in told])
         section = whole.source
     else:
         kind = given.get("kind") or kind_of(path)
@@ -63,7 +63,10 @@ def source_config(path: Path, told: Sequence[str], cutoff: float, work: Path, sp
         section = _section({"kind": kind, "path": str(path)} | known | given, path)
     if split is not None and section.kind != "shards":
         raise UserInputError(f"--split {split}: {path} is no data set, so it has no splits")
-    return PrepConfig(source=section, out=work, neighbors=Neighbors(cutoff=cutoff))
+    try:
+        return PrepConfig(source=section, out=work, neighbors=Neighbors(cutoff=cutoff))
+    except ValidationError as error:  # the output would lie in the data set that is read
+        raise UserInputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def open_input(config: PrepConfig, staging: Path) -> OpenSource:

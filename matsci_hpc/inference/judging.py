@@ -8,13 +8,13 @@ from typing import Any, cast
 from matsci_hpc.config.train import Parallel
 from matsci_hpc.errors import JobError, MachineError, MatsciError, RankError, UserInputError
 from matsci_hpc.inference.about import About
-from matsci_hpc.inference.opening import Device, load_model
+from matsci_hpc.inference.opening import Device, find_model, load_model
 from matsci_hpc.inference.trained import TrainedModel
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.parallel.communicator import Communicator, open_communicator
 from matsci_hpc.parallel.device import take_device
 from matsci_hpc.parallel.discovery import discover
-from matsci_hpc.parallel.together import on_every
+from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.training.evaluation import evaluate
 from matsci_hpc.training.setup import limit_threads
 from matsci_hpc.training.tasks import Task
@@ -51,9 +51,8 @@ def judge(
     comm = open_communicator(parallel, parallel.startup_timeout_s, on, refusal)
     failure: str | None = None
     try:
-        model = on_every(
-            comm, lambda: load_model(path, checkpoint=checkpoint, device=cast("Device", on), trust_module=trust_module)
-        )
+        where = on_first(comm, lambda: find_model(path, checkpoint)[2])  # a run may save another one meanwhile
+        model = on_every(comm, lambda: load_model(where, device=cast("Device", on), trust_module=trust_module))
         collection = on_every(comm, lambda: Collection(list(folders)))
         return _judged(model, collection, folders, split, comm), comm.rank == 0
     except MachineError as error:

@@ -11,17 +11,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import xxhash
 
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.conversion import read_block
-from matsci_hpc.errors import UserInputError
+from matsci_hpc.errors import MatsciError, UserInputError
 from matsci_hpc.folder_lock import FolderLock
 from matsci_hpc.inference.graphs import Graph
 from matsci_hpc.inference.inputs import open_input
+from matsci_hpc.inference.opening import find_model, load_model
 from matsci_hpc.inference.tables import format_of, head, piece
 from matsci_hpc.inference.trained import TrainedModel
 from matsci_hpc.interruption import Interruption
@@ -69,6 +70,29 @@ def limit_threads() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
 
 
+def load_together(path: Path, world: World, checkpoint: str | None, **options: Any) -> TrainedModel:
+    """The same model on every rank; collective. Rank 0 chooses, since a run may save another checkpoint meanwhile.
+
+    Args:
+        path: as in `load_model`.
+        world: the ranks.
+        checkpoint: as in `load_model`.
+        options: likewise.
+
+    Raises:
+        UserInputError, MachineError: as `load_model`, on every rank.
+    """
+
+    def chosen() -> str:
+        where = find_model(path, checkpoint)[2]
+        load_model(where, **options)
+        return where
+
+    where = world.on_first(chosen)
+    with world.ending_all():
+        return load_model(where, **options)
+
+
 def predict_file(config: PrepConfig, model: TrainedModel, out: Path, world: World) -> Predicted:
     """Predict every structure of a source; collective over all ranks.
 
@@ -93,7 +117,7 @@ def predict_file(config: PrepConfig, model: TrainedModel, out: Path, world: Worl
     with interruption.noted():
         try:
             source = first(lambda: job.begin(lock))
-            BlockLoop(world, source, BLOCK, interruption).run(job.block)
+            BlockLoop(world, source, BLOCK, interruption, "blocks").run(job.block)
             done = first(lambda: job.finish(len(source)))
         finally:
             lock.release()
@@ -115,22 +139,26 @@ class _Job:
         try:
             self.work.mkdir(exist_ok=True)
             lock.acquire()
+        except OSError as error:
+            raise output_error(self.out, error) from None
+        try:
             source = open_input(self.config, self.work)
-            section = self.config.source.model_dump(mode="json", exclude={"path"})
-            model = [self.model.about.model_dump(mode="json"), self.model.precision.name]
-            made_of = [model, self.kind, source.identity, section]
-            mark = xxhash.xxh3_128_hexdigest(json.dumps(made_of, sort_keys=True).encode())
-            seal = self.work / "made_of"
+        except MatsciError:
+            lock.release()
+            if not any(self.work.glob("block-*")):
+                shutil.rmtree(self.work, ignore_errors=True)
+            raise
+        section = self.config.source.model_dump(mode="json", exclude={"path"})
+        model = [self.model.about.model_dump(mode="json"), self.model.precision.name]
+        made_of = json.dumps([model, self.kind, source.identity, section], sort_keys=True)
+        mark, seal = xxhash.xxh3_128_hexdigest(made_of.encode()), self.work / "made_of"
+        try:
             if not seal.is_file() or seal.read_text(encoding="utf-8") != mark:
                 for each in self.work.glob("block-*"):
                     each.unlink()
                 write_atomic(seal, mark.encode())
         except OSError as error:
             raise output_error(self.out, error) from None
-        except UserInputError:
-            lock.release()
-            self._leave()
-            raise
         return source
 
     def block(self, source: Source, number: int) -> BlockResult:
@@ -176,7 +204,3 @@ class _Job:
     def _files(self, number: int) -> tuple[Path, Path]:
         """The text of a block, which appears last, and what else is to be told of it."""
         return self.work / f"block-{number:06d}.text", self.work / f"block-{number:06d}.json"
-
-    def _leave(self) -> None:
-        if not any(self.work.glob("block-*")):
-            shutil.rmtree(self.work, ignore_errors=True)

@@ -52,7 +52,7 @@ def piece(
         return _csv_lines([[_cell(each[column], column) for column in columns] for each in predictions])
     if kind == "jsonl":
         return "".join(f"{json.dumps(_plain(each), ensure_ascii=False)}\n" for each in predictions)
-    return "".join(map(_frame, predictions, structures))
+    return "".join(_frame(specs, *each) for each in zip(predictions, structures, strict=True))
 
 
 def _csv_lines(rows: Sequence[Sequence[object]]) -> str:
@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def _frame(prediction: dict[str, Any], structure: Structure) -> str:
+def _frame(specs: Mapping[str, TargetSpec], prediction: dict[str, Any], structure: Structure) -> str:
     """One frame; values of every atom are columns, the others entries of the comment line."""
     from ase import Atoms
     from ase.io.extxyz import write_xyz
@@ -96,8 +96,9 @@ def _frame(prediction: dict[str, Any], structure: Structure) -> str:
         pbc=structure.pbc,
     )
     for key, value in prediction.items():
-        if isinstance(value, np.ndarray) and value.ndim and len(value) == len(atoms):
-            atoms.set_array(key, value.astype(np.float64))
+        if isinstance(value, np.ndarray):
+            store = atoms.arrays if specs[key.removesuffix(".")].per_atom else atoms.info
+            store[key] = value.astype(np.float64)
         elif isinstance(value, dict | list):
             atoms.info[key] = json.dumps(_plain(value), ensure_ascii=False)
         else:

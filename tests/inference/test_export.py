@@ -205,7 +205,7 @@ def test_the_card_tells_what_the_run_was(run, data, tmp_path):
     for expected in (
         'model = load_model("encoder.safetensors")',
         manifest["fingerprint"],
-        r"CC\-BY\-4.0",
+        "CC-BY-4.0",
         f"{metrics['gap']['mae']:.4g} eV",
         "split val of data, 13 samples",
         "## Training\n\n",
