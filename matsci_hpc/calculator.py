@@ -21,14 +21,13 @@ doi:10.1016/j.cpc.2015.01.003, section 2).
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 
 from matsci_hpc.errors import UserInputError
@@ -51,7 +50,7 @@ UNITS = {
 _PER_ATOM = re.compile(r"\s*(?:/|per\s+)\s*atom$")
 
 
-class Calculator(AseCalculator):  # type: ignore[misc]
+class Calculator(AseCalculator):
     """Energy by one target of a model, forces and stress by its derivatives.
 
     Neighbours are found anew at every step by the rule of the model's training. Positions have double precision; the
@@ -68,10 +67,10 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         UserInputError: the model has no such target, or its unit is none of an energy.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - so it is called in ASE
 
     def __init__(self, model: TrainedModel, energy: str | None = None, forces: str | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.model = model
         self.energy_target = _energy_target(model.targets, energy)
         self.forces_target = _forces_target(model.targets, forces)
@@ -95,8 +94,10 @@ class Calculator(AseCalculator):  # type: ignore[misc]
             UserInputError: the structure cannot be used, such as two atoms at one place.
             PropertyNotImplementedError: the stress of a structure that is not periodic in three directions.
         """
-        super().calculate(atoms, properties, system_changes)
-        atoms = cast("Atoms", self.atoms)
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        self._compute(self.atoms, properties)
+
+    def _compute(self, atoms: Any, properties: Sequence[str]) -> None:  # Any: ASE is typed in parts
         if "stress" in properties and not atoms.pbc.all():
             raise PropertyNotImplementedError("stress needs a structure that is periodic in three directions")
         batch = self.model.precision.cast(self._batch(atoms))
@@ -107,17 +108,18 @@ class Calculator(AseCalculator):  # type: ignore[misc]
         with torch.set_grad_enabled(differentiated), self.model.precision.autocast():
             outputs = self.model.module(batch)
         energy = self._energy(outputs, batch)
-        self.results = {"energy": float(energy), "free_energy": float(energy)}
+        value_ev = float(energy.detach())
+        self.results = {"energy": value_ev, "free_energy": value_ev}
         if differentiated:
             at_position, at_strain = torch.autograd.grad(energy, (batch.position, strain))
             self.results["forces"] = -_array(at_position)
             if atoms.pbc.all():
                 stress = _array(at_strain)
-                self.results["stress"] = full_3x3_to_voigt_6_stress((stress + stress.T) / 2 / atoms.get_volume())
+                self.results["stress"] = voigt((stress + stress.T) / 2 / atoms.get_volume())
         if self.forces_target is not None:
             self.results["forces"] = _array(self.model.module.physical(outputs)[self.forces_target])
 
-    def _batch(self, atoms: Atoms) -> Batch:
+    def _batch(self, atoms: Any) -> Batch:
         """The atoms, moved back into the cell: edges point no farther than images of 8 bits reach."""
         structure = Structure(
             id=str(atoms.symbols),
@@ -148,6 +150,11 @@ def strained(batch: Batch, strain: Tensor) -> tuple[Batch, Tensor]:
     return moved, strain
 
 
+def voigt(stress: Any) -> Any:
+    """The six components of a symmetric tensor, [3, 3], in the order of Voigt: xx, yy, zz, yz, xz, xy."""
+    return stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+
+
 def energy_unit(name: str, spec: TargetSpec) -> tuple[float, bool]:
     """The unit of an energy in eV, and whether it is that of an atom.
 
@@ -170,8 +177,8 @@ def _energy_target(targets: dict[str, TargetSpec], wanted: str | None) -> str:
         return "energy"
     if wanted is None and len(named) == 1:
         return named[0]
-    if wanted in numbers:
-        return cast("str", wanted)
+    if wanted is not None and wanted in numbers:
+        return wanted
     what = "which target is the energy is not clear" if wanted is None else f"no target {wanted!r} is a number"
     raise UserInputError(f"{what}; name it: Calculator(model, energy=...); there are {', '.join(numbers) or 'none'}")
 

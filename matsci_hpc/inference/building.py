@@ -1,7 +1,5 @@
 """A model from what is known about it and its numbers; both may come from a file that somebody else has made."""
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
@@ -42,7 +40,7 @@ def build(about: About, tensors: dict[str, Tensor], where: str, *, trust_module:
     model = model.to(dtype=kind)
     _refuse_others(model, tensors, where)
     model.load_state_dict(tensors)
-    return cast("Model", model.eval().requires_grad_(requires_grad=False))
+    return model.eval().requires_grad_(requires_grad=False)
 
 
 def _refuse_others(model: Model, tensors: dict[str, Tensor], where: str) -> None:

@@ -9,6 +9,7 @@ Reading it runs no code of the file's maker: safetensors holds numbers alone, th
 from outside this package is built only for who says that he trusts it.
 """
 
+import json
 from pathlib import Path
 
 import xxhash
@@ -39,7 +40,7 @@ def write_model(path: Path, about: About, tensors: dict[str, Tensor]) -> None:
         "xxh3_128": _checksum(text, ordered),
         "about": text,
     }
-    write_atomic(path, save(ordered, metadata))
+    write_atomic(path, _with_header_in_order(save(ordered, metadata)))
 
 
 def read_model(path: Path) -> tuple[About, dict[str, Tensor]]:
@@ -79,6 +80,15 @@ def read_model(path: Path) -> tuple[About, dict[str, Tensor]]:
             f"{path}: its description cannot be read: {where}: {first['msg']}; it is damaged, or was made by another "
             "release of matsci-hpc"
         ) from None
+
+
+def _with_header_in_order(image: bytes) -> bytes:
+    """A file of safetensors whose metadata stand in the order of their names: the library takes them as they come."""
+    length = int.from_bytes(image[:8], "little")
+    header = json.loads(image[8 : 8 + length])
+    text = json.dumps(header | {"__metadata__": dict(sorted(header["__metadata__"].items()))}).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8, so that they can be mapped
+    return len(text).to_bytes(8, "little") + text + image[8 + length :]
 
 
 def _checksum(about: str, tensors: dict[str, Tensor]) -> str:

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from crystals import random_crystal
 from ranks import environment, run_ranks
 from run_dirs import EVIL
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from matsci_hpc import load_model
+from matsci_hpc.cli import cli
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.inference.exporting import Wishes, export
 from matsci_hpc.inference.model_file import _checksum, read_model, write_model
@@ -191,23 +193,25 @@ def test_a_module_from_elsewhere_runs_only_for_who_trusts_it(own_module, tmp_pat
     assert "trust_module=True" in card.read_text()
 
 
-def test_the_card_tells_what_the_run_was(run, data, tmp_path):
-    result = run_ranks(1, "evaluate", run, "--data", data, "--split", "val", "--out", tmp_path / "val.json")
-    assert result.returncode == 0, result.stderr
+def test_the_card_tells_what_the_run_was(run, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["--data", data, "--split", "val", "--out", tmp_path / "val.json", "--device", "cpu"]
+    CliRunner().invoke(cli, ["evaluate", *map(str, [run, *words])], catch_exceptions=False)
     words = ["--licence", "apache-2.0", "--data-licence", "data=CC-BY-4.0", "--evaluation", tmp_path / "val.json"]
-    result = run_ranks(1, "export", run, "--out", tmp_path / "out", *words)
-    assert result.returncode == 0, result.stderr
+    words = ["export", run, "--out", tmp_path / "out", *words]
+    result = CliRunner().invoke(cli, list(map(str, words)), catch_exceptions=False)
     assert result.stdout.split() == [str(tmp_path / "out" / name) for name in ("encoder.safetensors", "README.md")]
     card = (tmp_path / "out/README.md").read_text()
     assert card.startswith("---\nlibrary_name: matsci-hpc\nlicense: apache-2.0\n")
     manifest = json.loads((data / "dataset.json").read_text())
-    metrics = json.loads((tmp_path / "val.json").read_text())["metrics"]
+    found = json.loads((tmp_path / "val.json").read_text())
+    metrics = found["metrics"]
     for expected in (
         'model = load_model("encoder.safetensors")',
         manifest["fingerprint"],
         "CC-BY-4.0",
         f"{metrics['gap']['mae']:.4g} eV",
-        "split val of data, 13 samples",
+        f"split val of data, {found['samples']} samples",
         "## Training\n\n",
         "rank hours",
         "averaged over the last steps",
