@@ -16,6 +16,7 @@ from matsci_hpc.parallel.device import take_device
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.training.evaluation import evaluate
+from matsci_hpc.training.learned import tasks_of
 from matsci_hpc.training.setup import limit_threads
 from matsci_hpc.training.tasks import Task
 
@@ -78,17 +79,14 @@ def tasks_for(about: About, collection: Collection) -> list[Task]:
             f"the data have edges up to {collection.cutoff:g} angstrom and the model was trained with "
             f"{about.learned.cutoff_angstrom:g}; prepare them with neighbors.cutoff={about.learned.cutoff_angstrom:g}"
         )
-    tasks = []
-    for name, target in about.learned.targets.items():
-        there = collection.targets.get(name)
-        if there is None:
-            continue
-        if there != target.spec:
+    tasks = [task for task in tasks_of(about.learned) if task.name in collection.targets]
+    for task in tasks:
+        there = collection.targets[task.name]
+        if there != task.spec:
             raise UserInputError(
-                f"target {name} means something else in the data ({there!r}) than to the model ({target.spec!r}); "
+                f"target {task.name} means something else in the data ({there!r}) than to the model ({task.spec!r}); "
                 "prepare the data with the same kind, unit and classes"
             )
-        tasks.append(Task(name, target.spec, target.weight, target.loss, target.statistics))
     if not tasks:
         learned = ", ".join(about.learned.targets) or "none"
         raise UserInputError(

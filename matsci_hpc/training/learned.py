@@ -46,6 +46,11 @@ def learned_by(tasks: Iterable[Task], cutoff: float) -> Learned:
     return Learned(targets=targets, cutoff_angstrom=cutoff, neighbor_rule=RULE)
 
 
+def tasks_of(learned: Learned) -> list[Task]:
+    """The tasks that a run had, from what it wrote down of them."""
+    return [Task(name, each.spec, each.weight, each.loss, each.statistics) for name, each in learned.targets.items()]
+
+
 def write_learned(path: Path, learned: Learned) -> None:
     """Write it down; on one rank.
 
