@@ -99,12 +99,13 @@ def _predict(
     config = world.on_first(lambda: source_config(structures, source, loaded.cutoff, work_folder(out), split))
     done = predict_file(config, loaded, out, world)
     if world.rank == 0:
-        for number, count in done.unseen.items():
+        if done.unseen:
             from ase.data import chemical_symbols
 
+            counts = ", ".join(f"{chemical_symbols[number]} in {count:,}" for number, count in done.unseen.items())
             print(
-                f"matsci-hpc: warning: {counted(count, 'structure')} with {chemical_symbols[number]}, which the model "
-                "never saw in training: their predictions mean little",
+                f"matsci-hpc: warning: structures hold elements that the model never saw in training, so their "
+                f"predictions mean little: {counts}",
                 file=sys.stderr,
             )
         made = counted(done.inputs - done.rejected, "prediction")

@@ -7,7 +7,6 @@ from matsci_hpc.config.model import OwnModule
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.inference.about import About
 from matsci_hpc.models.registry import Model, build_model
-from matsci_hpc.training.learned import tasks_of
 
 ENCODER, HEADS = "encoder.", "heads."
 """How the names of tensors begin."""
@@ -35,7 +34,7 @@ def build(about: About, tensors: dict[str, Tensor], where: str, *, trust_module:
     else:
         section = section.model_copy(update={"backend": "own"})
     has_heads = any(name.startswith(HEADS) for name in tensors)
-    tasks = tasks_of(about.learned) if has_heads else []
+    tasks = about.learned.tasks if has_heads else []
     specs, scaling = {task.name: task.spec for task in tasks}, {task.name: task.scaling for task in tasks}
     model = build_model(section, specs, about.learned.cutoff_angstrom, scaling)
     kind = next((each.dtype for each in tensors.values() if each.is_floating_point()), torch.float32)

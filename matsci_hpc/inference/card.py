@@ -155,7 +155,7 @@ class Card:
 
     def _training(self) -> str:
         cost, origin = self.cost, self.about.origin
-        took = f"{cost.time_s / 3600:.3g} h" + (f", {cost.rank_hours:.3g} rank hours" if cost.rank_hours else "")
+        took = _duration(cost.time_s) + (f", {cost.rank_hours:.3g} rank hours" if cost.rank_hours else "")
         machines = f" on {', '.join(map(_text, cost.machines))}" if cost.machines else ""
         commit = f", commit {_text(origin.git)}" if origin.git else ""
         return (
@@ -169,6 +169,13 @@ class Card:
             "## Limits\n\nPredictions carry no uncertainty. Structures unlike those of the training data, above all "
             "those with other elements, may get any number. The errors above are those of the splits that are named."
         )
+
+
+def _duration(time_s: float) -> str:
+    for unit, seconds in (("h", 3600.0), ("min", 60.0)):
+        if time_s >= 2 * seconds:
+            return f"{time_s / seconds:.3g} {unit}"
+    return f"{time_s:.3g} s"
 
 
 def _symbols(numbers: Sequence[int]) -> str:

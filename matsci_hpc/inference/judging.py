@@ -16,7 +16,6 @@ from matsci_hpc.parallel.device import take_device
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.training.evaluation import evaluate
-from matsci_hpc.training.learned import tasks_of
 from matsci_hpc.training.setup import limit_threads
 from matsci_hpc.training.tasks import Task
 
@@ -79,7 +78,7 @@ def tasks_for(about: About, collection: Collection) -> list[Task]:
             f"the data have edges up to {collection.cutoff:g} angstrom and the model was trained with "
             f"{about.learned.cutoff_angstrom:g}; prepare them with neighbors.cutoff={about.learned.cutoff_angstrom:g}"
         )
-    tasks = [task for task in tasks_of(about.learned) if task.name in collection.targets]
+    tasks = [task for task in about.learned.tasks if task.name in collection.targets]
     for task in tasks:
         there = collection.targets[task.name]
         if there != task.spec:

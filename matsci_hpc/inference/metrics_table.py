@@ -15,8 +15,8 @@ def metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str
         for key, value in found.items():
             if key in NOT_METRICS or not isinstance(value, int | float):
                 continue
-            unit = f" {found['unit']}" if found.get("unit") and _has_unit(key) else ""
-            rows.append((whose, key, f"{value:.4g}{unit}"))
+            unit = _unit_of(key, str(found.get("unit") or ""))
+            rows.append((whose, key, f"{value:.4g} {unit}".strip()))
             whose = ""
         if whose:  # no sample carries it
             rows.append((whose, "", ""))
@@ -30,5 +30,8 @@ def metric_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(f"  {whose:{widths[0]}}  {key:{widths[1]}}  {value}".rstrip() for whose, key, value in rows)
 
 
-def _has_unit(metric: str) -> bool:
-    return metric.rpartition("_")[2] in {"mae", "rmse"}
+def _unit_of(metric: str, unit: str) -> str:
+    """The unit of a metric of a target: errors have that of the target."""
+    if not unit or not {"mae", "rmse"} & set(metric.split("_")):
+        return ""
+    return f"{unit}/atom" if metric.endswith("_per_atom") else unit

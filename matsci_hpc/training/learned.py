@@ -7,48 +7,28 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.neighbors import RULE
-from matsci_hpc.shards.statistics import TargetStatistics
-from matsci_hpc.targets import TargetSpec
 from matsci_hpc.training.tasks import Task
 from matsci_hpc.whole_files import write_atomic
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LearnedTarget(_Strict):
-    """A target as a run learned it."""
-
-    spec: TargetSpec
-    weight: float = 1.0
-    """Factor of its loss in the total."""
-    loss: str = "huber"
-    """Of a regression target."""
-    statistics: TargetStatistics = TargetStatistics()
-    """Of the training split, exact."""
-
-
-class Learned(_Strict):
+class Learned(BaseModel):
     """What a run learns, and by which rule its edges are made."""
 
-    targets: dict[str, LearnedTarget]
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    targets: dict[str, Task]
     cutoff_angstrom: PositiveFloat
     neighbor_rule: str
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of the run, in the order of their names."""
+        return list(self.targets.values())
 
 
 def learned_by(tasks: Iterable[Task], cutoff: float) -> Learned:
     """What a run learns, from its tasks and the radius of its neighbour lists (angstrom)."""
-    targets = {
-        task.name: LearnedTarget(spec=task.spec, weight=task.weight, loss=task.loss, statistics=task.statistics)
-        for task in tasks
-    }
-    return Learned(targets=targets, cutoff_angstrom=cutoff, neighbor_rule=RULE)
-
-
-def tasks_of(learned: Learned) -> list[Task]:
-    """The tasks that a run had, from what it wrote down of them."""
-    return [Task(name, each.spec, each.weight, each.loss, each.statistics) for name, each in learned.targets.items()]
+    return Learned(targets={task.name: task for task in tasks}, cutoff_angstrom=cutoff, neighbor_rule=RULE)
 
 
 def write_learned(path: Path, learned: Learned) -> None:

@@ -17,9 +17,11 @@ from matsci_hpc.inference.about import About, Origin
 from matsci_hpc.inference.trained import TrainedModel
 from matsci_hpc.models.registry import build_model
 from matsci_hpc.neighbors import RULE
+from matsci_hpc.shards.statistics import TargetStatistics
 from matsci_hpc.targets import TargetSpec
-from matsci_hpc.training.learned import Learned, LearnedTarget
+from matsci_hpc.training.learned import Learned
 from matsci_hpc.training.precision import Precision
+from matsci_hpc.training.tasks import Task
 
 SMALL = {"layers": 2, "width": 8, "embedding_width": 8, "envelope": True}
 ENCODERS = {
@@ -41,7 +43,7 @@ def model_of(section=ENCODERS["egnn"], unit="eV", *, precision="float64", scale=
             each.mul_(2.0 if each.ndim > 1 and section.name != "painn" else 1.0)
     chosen = Precision(precision)
     learned = Learned(
-        targets={name: LearnedTarget(spec=spec) for name, spec in specs.items()},
+        targets={name: Task(name, spec, 1.0, "huber", TargetStatistics()) for name, spec in specs.items()},
         cutoff_angstrom=CUTOFF,
         neighbor_rule=RULE,
     )

@@ -15,6 +15,7 @@ from ranks import run_ranks
 from matsci_hpc import load_model
 from matsci_hpc.cli import cli
 from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.folder_lock import FolderLock
 from matsci_hpc.inference import predicting
 from matsci_hpc.inference.inputs import source_config
 from matsci_hpc.inference.predicting import predict_file, work_folder
@@ -225,6 +226,32 @@ def test_blocks_of_another_input_are_thrown_away(run, files, tmp_path):
     config = source_config(files / "tree", (), model.cutoff, work_folder(out))
     predict_file(config, model, out, World())
     assert [row["id"] for row in rows_of(out)] == ["a", "b", "c"]
+
+
+def test_elements_that_the_model_never_saw_are_told(run, tmp_path):
+    import ase.io
+    from ase.build import bulk
+
+    ase.io.write(tmp_path / "new.extxyz", [bulk("Cu"), bulk("Kr", a=5.7), bulk("Kr", a=5.8)])
+    words = ["evaluate", run, "--structures", tmp_path / "new.extxyz", "--out", tmp_path / "new.csv"]
+    result = CliRunner().invoke(cli, list(map(str, words)), catch_exceptions=False)
+    said = "elements that the model never saw in training, so their predictions mean little: Kr in 2\n"
+    assert result.stderr.endswith(said)
+
+
+def test_a_file_that_another_job_writes_is_left_alone(run, files, tmp_path):
+    model = load_model(run, device="cpu")
+    out = tmp_path / "out.csv"
+    config = source_config(files / "tree", (), model.cutoff, work_folder(out))
+    work_folder(out).mkdir()
+    lock = FolderLock(work_folder(out), "")
+    lock.acquire()
+    with pytest.raises(UserInputError, match=r"out\.csv: process \d+ on .* is writing it"):
+        predict_file(config, model, out, World())
+    assert (work_folder(out) / ".lock").exists()
+    lock.release()
+    predict_file(config, model, out, World())
+    assert len(rows_of(out)) == 3
 
 
 REFUSED = [

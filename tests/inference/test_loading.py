@@ -12,11 +12,19 @@ from ranks import environment
 from safetensors.torch import load_file
 
 from matsci_hpc import load_model
+from matsci_hpc.config.loading import load_config
+from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.config.sources import ShardsSource as ShardsConfig
+from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.inference.judging import tasks_for
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
+from matsci_hpc.parallel.mpi import World
+from matsci_hpc.prepare import prepare
 from matsci_hpc.sources.shards import ShardsSource
+from matsci_hpc.training.learned import learned_by, read_learned
+from matsci_hpc.training.tasks import build_tasks
 from matsci_hpc.whole_files import file_checksum
 
 
@@ -147,3 +155,31 @@ def test_the_package_stays_light():
     assert done.stdout == "[]\n"
     with pytest.raises(ImportError):
         from matsci_hpc import load_modle  # noqa: F401
+
+
+def test_targets_json_is_what_the_run_learned(run, data):
+    config = load_config(TrainConfig, run / "config.yaml")
+    collection = Collection([data])
+    assert read_learned(run / "targets.json") == learned_by(build_tasks(config, collection), collection.cutoff)
+
+
+def test_data_that_do_not_fit_the_model_are_refused(run, data, tmp_path):
+    about = load_model(run, device="cpu").about
+    assert [task.name for task in tasks_for(about, Collection([data]))] == ["family", "gap", "metal"]
+    text = (data.parent / "prep.yaml").read_text()
+    targets = text[text.index("  targets:") : text.index("out:")]
+    for name, old, new, said in [
+        ("cutoff", "cutoff: 4.0", "cutoff: 3.0", "edges up to 3 angstrom and the model was trained with 4"),
+        ("unit", "unit: eV", "unit: meV", "target gap means something else in the data"),
+        ("names", "    gap:", "    other:", None),
+        ("none", targets, "  targets: {a: {column: gap}}\n", "no target of"),
+    ]:
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(text.replace(old, new).replace(f"out: {data}", f"out: {tmp_path / name}"))
+        prepare(load_config(PrepConfig, config), World())
+        if said is None:
+            tasks = tasks_for(about, Collection([tmp_path / name]))
+            assert [task.name for task in tasks] == ["family", "metal"]
+            continue
+        with pytest.raises(UserInputError, match=said):
+            tasks_for(about, Collection([tmp_path / name]))
