@@ -16,6 +16,7 @@ import click
 import matsci_hpc
 from matsci_hpc.cli_compare import compare
 from matsci_hpc.cli_launch import cancel, check, doctor, jobs, site, submit
+from matsci_hpc.cli_models import evaluate, export
 from matsci_hpc.cli_predict import predict
 from matsci_hpc.cli_study import study
 from matsci_hpc.errors import MatsciError, RankError
@@ -217,7 +218,7 @@ def shards_verify(folder: Path) -> None:
         print(f"{folder}: every checksum holds")
 
 
-for command in (submit, check, jobs, cancel, site, doctor, study, compare):
+for command in (evaluate, export, submit, check, jobs, cancel, site, doctor, study, compare):
     cli.add_command(command)
 
 

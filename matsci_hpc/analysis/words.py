@@ -44,7 +44,7 @@ PER_ATOM = "_per_atom"
 
 def unit_of(key: str, unit: Any) -> str:
     """The unit of a metric of a target that is in `unit`; empty where it has none."""
-    if not unit or key.removesuffix(PER_ATOM) not in {"mae", "rmse"}:
+    if not unit or not {"mae", "rmse"} & set(key.split("_")):
         return ""
     return f"{unit}/atom" if key.endswith(PER_ATOM) else str(unit)
 

@@ -29,6 +29,7 @@ from matsci_hpc.training.fine_tuning import learned_here
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.kernels import decide_kernel
+from matsci_hpc.training.learned import learned_by, write_learned
 from matsci_hpc.training.messages import announce
 from matsci_hpc.training.planning import cost_of, cursor_of, division_of, plan_of
 from matsci_hpc.training.records import RunRecords
@@ -88,6 +89,8 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
             life, steps_done = on_first(comm, lambda: open_run(config, collection, comm.size, comm.name, lock))
             if steps_done:
                 return Outcome(steps_done, complete=True)
+            learned = learned_by(run.tasks, collection.cutoff, config.gradients)
+            on_first(comm, lambda: write_learned(run.folder.learned, learned))
             if not resume(run):
                 fit_scalings(run)
             decide_kernel(run)
