@@ -27,6 +27,7 @@ from matsci_hpc.training.evaluation import evaluate
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.kernels import decide_kernel
+from matsci_hpc.training.learned import learned_by, write_learned
 from matsci_hpc.training.messages import announce
 from matsci_hpc.training.planning import cost_of, cursor_of, division_of, plan_of
 from matsci_hpc.training.records import RunRecords
@@ -85,6 +86,7 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
             life, steps_done = on_first(comm, lambda: open_run(config, collection, comm.size, comm.name, lock))
             if steps_done:
                 return Outcome(steps_done, complete=True)
+            on_first(comm, lambda: write_learned(run.folder.learned, learned_by(run.tasks, collection.cutoff)))
             resume(run)
             decide_kernel(run)
             return Trainer(run, plan_of(run), life, signals).train()

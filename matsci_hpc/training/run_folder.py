@@ -24,6 +24,7 @@ class RunFolder:
         config: resolved config of the newest life.
         provenance: who, when, where, of the newest life; earlier lives in short.
         data: which data sets it learns from.
+        learned: which targets, and what they mean.
         metrics: one line per logged step.
         ranks: what each rank did, a line for one or more of these steps.
         evaluations: one line per evaluation.
@@ -40,6 +41,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.provenance = path / "provenance.json"
         self.data = path / "data.json"
+        self.learned = path / "targets.json"
         self.metrics = path / "metrics.jsonl"
         self.ranks = path / "ranks.jsonl"
         self.evaluations = path / "evaluations.jsonl"
