@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 import matsci_hpc
+from matsci_hpc.cli_embed import baseline, embed, map_embeddings
 from matsci_hpc.cli_launch import cancel, check, doctor, jobs, site, submit
 from matsci_hpc.cli_predict import predict
 from matsci_hpc.cli_study import study
@@ -216,7 +217,7 @@ def shards_verify(folder: Path) -> None:
         print(f"{folder}: every checksum holds")
 
 
-for command in (submit, check, jobs, cancel, site, doctor, study):
+for command in (submit, check, jobs, cancel, site, doctor, study, embed, map_embeddings, baseline):
     cli.add_command(command)
 
 
