@@ -13,6 +13,7 @@ the statistics of Ward et al. (2016), doi 10.1038/npjcompumats.2016.28, on prope
 
 import warnings
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,15 @@ def _properties() -> NDArray[np.float64]:
         for number in range(1, ELEMENTS):
             element = Element.from_Z(number)
             for place, attribute in enumerate(PROPERTIES.values()):
-                value = getattr(element, attribute, None)
-                table[number, place] = np.nan if value is None else float(value)
+                table[number, place] = _value(element, attribute)
     known = np.nanmean(table, axis=0)
     return np.where(np.isnan(table), known, table)
+
+
+def _value(element: Any, attribute: str) -> float:
+    """A property of an element; NaN where pymatgen has no value, which it says in three ways."""
+    try:
+        value = getattr(element, attribute)
+    except (AttributeError, KeyError):
+        return float("nan")
+    return float("nan") if value is None else float(value)

@@ -211,6 +211,8 @@
     outline(pen, mark, 14, 14, 9);
     return canvas;
   };
+  // Of the map that has most of all: the same samples are not to count twice.
+  const most = (test) => Math.max(...coloring.numbers.map((numbers) => numbers.filter(test).length));
   const entry = (number, name, count) => {
     const item = document.createElement("li");
     const button = document.createElement("button");
@@ -252,7 +254,7 @@
     }
     const parts = coloring.names.map((name, number) => entry(number, name, coloring.counts[number]));
     if (coloring.others[0]) parts.push(entry(coloring.names.length, `${coloring.others[0]} rarer ones`, coloring.others[1]));
-    const unknown = coloring.numbers.reduce((sum, numbers) => sum + numbers.filter((n) => n < 0).length, 0);
+    const unknown = most((n) => n < 0);
     if (unknown) parts.push(entry(-1, "not known", unknown));
     legend.replaceChildren(...parts);
   };

@@ -26,7 +26,7 @@ class ClassColoring:
     Attributes:
         title: what it is.
         names: of the classes that have a look of their own.
-        counts: samples of each, over all maps.
+        counts: samples of each, in the map that has most of all.
         others: classes that share one look, and their samples.
         numbers: for each map int64 [n]: place in `names`, `len(names)` for others, -1 where it is not known.
     """
@@ -93,6 +93,8 @@ def _by_class(title: str, names: tuple[str, ...], labels: Sequence[NDArray[np.in
     if title == DATA_SET:
         order = sorted(order)  # as they were named
     shown, rest = order[:MOST_LOOKS], order[MOST_LOOKS:]
+    most = max((each for each in labels), key=lambda each: int((each >= 0).sum()))
+    counts = np.bincount(most[most >= 0], minlength=len(names))
     place = np.full(len(names) + 1, -1, dtype=np.int64)  # the last one is that of label -1
     place[shown] = np.arange(len(shown))
     place[rest] = len(shown)

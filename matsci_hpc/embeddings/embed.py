@@ -260,8 +260,8 @@ def notes(origin: EncoderOrigin, chosen: Sequence[Chosen]) -> list[str]:
         if cutoff != origin.cutoff_angstrom:
             found.append(
                 f"{each.name} has edges up to {cutoff:g} Å, and the encoder was trained with edges up to "
-                f"{origin.cutoff_angstrom:g} Å: it meets other graphs here than it knows. Prepare the "
-                "data set with the other cutoff to compare what the encoder was made for."
+                f"{origin.cutoff_angstrom:g} Å: these are other graphs than it knows. Where that "
+                "matters, prepare the data set with the cutoff of the run."
             )
         (data,) = each.collection.datasets
         left_out = [name for name, spec in data.manifest.targets.items() if not spec.is_number]

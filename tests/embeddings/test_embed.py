@@ -177,9 +177,7 @@ def test_samples_that_lie_beside_each_other_are_embedded_together(crystals, clou
 
 def test_mistakes_are_the_users(run, crystals, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(
-        UserInputError, match="no sample in split 'test'; the data sets have train, val; or "
-    ):
+    with pytest.raises(UserInputError, match="no sample in split 'test'; the data sets have train, val; or "):
         embed(run, out, crystals, split="test")
     with pytest.raises(UserInputError, match="is named twice; name it once"):
         embed(run, out, crystals, crystals)
