@@ -60,7 +60,7 @@ def features(compositions: NDArray[np.int32]) -> NDArray[np.float32]:
 @cache
 def _properties() -> NDArray[np.float64]:
     """float64 [ELEMENTS, properties]; of atomic number 0 the mean of all."""
-    from pymatgen.core import Element
+    from pymatgen.core.periodic_table import Element
 
     table = np.full((ELEMENTS, len(PROPERTIES)), np.nan)
     with warnings.catch_warnings():

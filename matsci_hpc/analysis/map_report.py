@@ -201,8 +201,8 @@ def _separation_csv(maps: Sequence[Map]) -> str:
             if row.silhouette is not None:
                 rows.append((row.label, row.samples, "silhouette", row.silhouette, None, 0.0, None))
             if (probe := row.probe) is not None:
-                measured = (("accuracy", probe.accuracy, probe.spread, probe.by_chance),)
-                measured += (("balanced_accuracy", probe.balanced_accuracy, None, 1 / probe.classes),)
+                measured: list[tuple[Any, ...]] = [("accuracy", probe.accuracy, probe.spread, probe.by_chance)]
+                measured.append(("balanced_accuracy", probe.balanced_accuracy, None, 1 / probe.classes))
                 rows += [(row.label, probe.samples, f"probe_{name}", *cells, None) for name, *cells in measured]
         for line in found.numbers if found else ():
             rows += [

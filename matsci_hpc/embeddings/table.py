@@ -73,7 +73,7 @@ def _formula(atoms: tuple[tuple[int, int], ...]) -> str:
 def _elements() -> tuple[list[str], list[float]]:
     """Symbols by atomic number, and what to order them by: the electronegativity, where it is known."""
     from ase.data import chemical_symbols
-    from pymatgen.core import Element
+    from pymatgen.core.periodic_table import Element
 
     negativity = {each.Z: each.data.get("X") for each in Element}
     return list(chemical_symbols), [float(negativity.get(z) or 9.0) for z in range(len(chemical_symbols))]
