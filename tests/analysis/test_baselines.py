@@ -175,3 +175,9 @@ def test_mistakes_are_the_users(crystals, monkeypatch):
     monkeypatch.setattr(module, "installed", lambda _: None)
     with pytest.raises(MachineError, match=r"baselines need scikit-learn.*pip install 'matsci-hpc\[embed\]'"):
         first()
+
+
+def test_a_part_holds_the_samples_that_a_training_run_of_its_size_and_seed_draws():
+    subset = pytest.importorskip("matsci_hpc.loading.subset")
+    (theirs,) = subset.draw_subset([1000], 50, 3)
+    assert draw(1000, 50, 3).tolist() == theirs.tolist()

@@ -94,7 +94,7 @@ def test_the_page_holds_what_was_found(written):
         "untrained, as pretrain, seed 3",
         "pretrain, step 500",
         "not on the picture",
-        "MAE of the mean",
+        "of the mean",
         "Who lies next to whom",
         f"{after['classes'][0]['purity']:.3f}",
         f"{before['classes'][0]['purity']:.3f}",
