@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from matsci_hpc.loading import labels
 from matsci_hpc.loading.collection import Collection
-from matsci_hpc.shards.layout import target_path
-from matsci_hpc.structure import MAX_ATOMIC_NUMBER
+from matsci_hpc.loading.labels import target_values
 
 ROWS = 2048
 """Samples read at once: their counts take two megabytes."""
@@ -44,16 +44,8 @@ def compositions(collection: Collection, target: str, samples: NDArray[np.int64]
     Raises:
         MachineError: a shard is missing or damaged.
     """
-    path = target_path(target, collection.targets[target])
     carrying = samples[collection.present(target, samples)]
-    for part in collection.parts(carrying):
-        for start in range(0, len(part.rows), ROWS):
-            arrays, rows = collection.datasets[part.dataset].part(part.shard, part.rows[start : start + ROWS])
-            begin = arrays["offsets/atoms"][rows].astype(np.int64)
-            atoms = arrays["offsets/atoms"][rows + 1].astype(np.int64) - begin
-            row = np.repeat(np.arange(len(rows)), atoms)
-            first = np.cumsum(atoms) - atoms
-            number = arrays["atoms/atomic_number"][np.arange(len(row)) - first[row] + begin[row]].astype(np.int64)
-            width = MAX_ATOMIC_NUMBER + 1
-            counts = np.bincount(row * width + number, minlength=len(rows) * width).reshape(-1, width)
-            yield Compositions(counts, arrays[path][rows].astype(np.float64))
+    for start in range(0, len(carrying), ROWS):
+        some = carrying[start : start + ROWS]
+        values = target_values(collection, target, some).astype(np.float64)
+        yield Compositions(labels.compositions(collection, some).astype(np.int64), values)
