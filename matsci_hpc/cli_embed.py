@@ -164,7 +164,8 @@ def baseline(
     """Errors of predictions that need no network, on the same splits.
 
     Two models for each target: its mean (of classes the commonest one), and a random forest of scikit-learn that knows
-    the composition alone. Errors are in the unit of the target. Writes FOLDER/baselines.csv and FOLDER/baselines.json.
+    the composition alone. Errors are in the unit of the target. Writes FOLDER/baselines.csv,
+    baselines.json, and compare.csv for `compare`.
 
     A part of n samples is the one that `data.subset` of a training run draws by the same seed. Needs the extra `embed`.
     """

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 import matsci_hpc
 from matsci_hpc.analysis.composition_features import PROPERTIES, STATISTICS, features
+from matsci_hpc.analysis.plain_text import csv_text
 from matsci_hpc.analysis.projection import EXTRA
+from matsci_hpc.comparison.baselines import COLUMNS
 from matsci_hpc.embeddings.table import reduced_formula
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.loading.collection import Collection
@@ -35,8 +37,8 @@ from matsci_hpc.whole_files import output_error, write_atomic
 
 Floats = NDArray[np.float64]
 MEAN, FOREST = "mean", "random forest"
-METRICS = {"regression": ("mae", "rmse", "r2"), "binary": ("accuracy", "auroc"), "class": ("accuracy", "f1")}
-"""By kind of target; errors in its unit, F1 as the mean over classes."""
+METRICS = {"regression": ("mae", "rmse", "r2"), "binary": ("accuracy", "auroc"), "class": ("accuracy", "f1_macro")}
+"""By kind of target, named and defined as those of a network in evaluations.jsonl."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def baselines(settings: BaselineSettings) -> Iterator[Score]:
                         ),
                     ),
                 ):
-                    metrics = _metrics(spec, truth, predicted)
+                    metrics = _metrics(spec, truth, predicted, float(values[0][drawn].mean()))
                     yield Score(
                         name, spec.kind, spec.unit, model, drawn_size, len(drawn), seed, len(truth), seen, metrics
                     )
@@ -200,24 +202,28 @@ def _predict_forest(spec: TargetSpec, inputs: Any, learned: Floats, judged: Any,
     return whole[:, 1] if spec.kind == "binary" else whole
 
 
-def _metrics(spec: TargetSpec, truth: Floats, predicted: Floats) -> dict[str, float]:
+def _metrics(spec: TargetSpec, truth: Floats, predicted: Floats, mean: float) -> dict[str, float]:
+    """See `METRICS`; `mean` is that of the values that were learned from, against which R^2 counts."""
     from sklearn import metrics as of
 
     if spec.kind == "regression":
         error = predicted - truth
         found = {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt(np.square(error).mean()))}
-        return found | {"r2": float(of.r2_score(truth, predicted)) if len(truth) > 1 else float("nan")}
+        of_mean = float(np.square(truth - mean).sum())
+        return found | {"r2": 1 - float(np.square(error).sum()) / of_mean if of_mean > 0 else float("nan")}
     if spec.kind == "binary":
         right = truth > 0.5
         auroc = float(of.roc_auc_score(right, predicted)) if 0 < right.sum() < len(right) else float("nan")
         return {"accuracy": float(((predicted > 0.5) == right).mean()), "auroc": auroc}
     named = predicted.argmax(axis=1)
     f1 = of.f1_score(truth.astype(np.int64), named, average="macro", zero_division=0.0)
-    return {"accuracy": float((named == truth).mean()), "f1": float(f1)}
+    return {"accuracy": float((named == truth).mean()), "f1_macro": float(f1)}
 
 
 def write_baselines(out: Path, settings: BaselineSettings, scores: Sequence[Score]) -> None:
-    """Write baselines.csv, a row for each score, and baselines.json, with how they were made.
+    """Write baselines.csv, a row for each score, baselines.json, with how they were made, and compare.csv.
+
+    The last one is what `baselines` of a comparison reads: the forest, in the mean over seeds.
 
     Raises:
         UserInputError, MachineError: they cannot be written.
@@ -253,6 +259,17 @@ def write_baselines(out: Path, settings: BaselineSettings, scores: Sequence[Scor
         cells = [getattr(each, name) for name in about] + [each.metrics.get(name) for name in measures]
         table.writerow([no_formula("" if cell is None or cell != cell else cell) for cell in cells])  # noqa: PLR0124
     write_atomic(out / "baselines.csv", stream.getvalue().encode(errors="replace"))
+    write_atomic(out / "compare.csv", csv_text(COLUMNS, _comparison_lines(scores)).encode(errors="replace"))
+
+
+def _comparison_lines(scores: Sequence[Score]) -> Iterator[list[object]]:
+    found: dict[tuple[str, str, int], list[float]] = {}
+    for each in scores:
+        for name, value in each.metrics.items():
+            if each.model == FOREST and np.isfinite(value):
+                found.setdefault((each.target, name, each.size), []).append(value)
+    for (target, name, size), values in found.items():
+        yield [target, name, size, f"{FOREST} of compositions", float(np.mean(values))]
 
 
 def table_of(scores: Sequence[Score]) -> str:

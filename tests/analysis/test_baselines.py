@@ -12,12 +12,15 @@ from shared_data import shared_data
 from matsci_hpc.analysis import baselines as module
 from matsci_hpc.analysis.baselines import FOREST, MEAN, BaselineSettings, baselines, draw, table_of, write_baselines
 from matsci_hpc.analysis.composition_features import PROPERTIES, STATISTICS, features
+from matsci_hpc.comparison.baselines import read_baselines
+from matsci_hpc.config.data import Data
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.labels import ELEMENTS, compositions, sample_ids, target_values
+from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.prepare import prepare
 
@@ -158,7 +161,10 @@ def test_the_command_writes_what_it_prints_the_same_each_time(crystals, tmp_path
     assert f"{np.mean(forest):.4g}" in line
     settings = BaselineSettings(crystals, ("gap",), sizes=(10, None), seeds=(0, 1), trees=8)
     write_baselines(tmp_path / "again", settings, list(baselines(settings)))
-    for name in ("baselines.csv", "baselines.json"):
+    read = {(each.metric, each.train_samples): each for each in read_baselines(tmp_path / "out/compare.csv")}
+    assert read["mae", 10].value == pytest.approx(np.mean(forest))
+    assert {size for _, size in read} == {each["size"] for each in record["scores"]}
+    for name in ("baselines.csv", "baselines.json", "compare.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
@@ -177,7 +183,7 @@ def test_mistakes_are_the_users(crystals, monkeypatch):
         first()
 
 
-def test_a_part_holds_the_samples_that_a_training_run_of_its_size_and_seed_draws():
-    subset = pytest.importorskip("matsci_hpc.loading.subset")
-    (theirs,) = subset.draw_subset([1000], 50, 3)
-    assert draw(1000, 50, 3).tolist() == theirs.tolist()
+def test_a_part_holds_the_samples_that_a_training_run_of_its_size_and_seed_draws(crystals):
+    every = Collection([crystals]).in_split("train")
+    part = open_collection(Data(train=[crystals], subset={"samples": 12, "seed": 3})).in_split("train")
+    assert every[draw(len(every), 12, 3)].tolist() == part.tolist()
