@@ -12,7 +12,8 @@ from matsci_hpc.parallel.mpi import World
 from matsci_hpc.prepare import prepare
 
 CUTOFF = 4.0
-TAIL = f"shard_size: 16\nneighbors: {{cutoff: {CUTOFF}}}\nsplits: {{train: 0.7, val: 0.3}}\n"
+TAIL = f"shard_size: 16\nneighbors: {{cutoff: {CUTOFF}}}\n"
+SPLITS = "{train: 0.7, val: 0.3}"
 
 
 def prepare_real_mixture(folder: Path) -> dict[str, Path]:
@@ -22,8 +23,10 @@ def prepare_real_mixture(folder: Path) -> dict[str, Path]:
     cell), symmetry (classes and labels): no target is in two of them.
     """
     sources = {
-        "perov_5": _table(folder, "perov_5/val.csv", 90, "heat_of_formation: {column: heat_all, unit: eV/atom}"),
-        "carbon_24": _table(folder, "carbon_24/val.csv", 40, "carbon_energy: {column: energy_per_atom, unit: eV/atom}"),
+        "perov_5": few_rows(folder, "perov_5/val.csv", 90, "heat_of_formation: {column: heat_all, unit: eV/atom}"),
+        "carbon_24": few_rows(
+            folder, "carbon_24/val.csv", 40, "carbon_energy: {column: energy_per_atom, unit: eV/atom}"
+        ),
         "3dsc": _crystals(folder, 60),
         "mptrj": frames(folder, 40),
         "symmetry": "{kind: symmetry, samples: 40, max_atoms: 12, groups: [C2, C3, C6, Ci], subgroups: true}",
@@ -31,16 +34,16 @@ def prepare_real_mixture(folder: Path) -> dict[str, Path]:
     return {name: prepare_one(folder / name, source) for name, source in sources.items()}
 
 
-def prepare_one(folder: Path, source: str) -> Path:
+def prepare_one(folder: Path, source: str, splits: str = SPLITS) -> Path:
     """Prepare a data set from the text of its section `source`."""
     folder.mkdir()
     config = folder / "prep.yaml"
-    config.write_text(f"source: {source}\nout: {folder}/data\n{TAIL}")
+    config.write_text(f"source: {source}\nout: {folder}/data\n{TAIL}splits: {splits}\n")
     prepare(load_config(PrepConfig, config), World())
     return folder / "data"
 
 
-def _table(folder: Path, name: str, rows: int, target: str) -> str:
+def few_rows(folder: Path, name: str, rows: int, target: str) -> str:
     """The first rows of a CSV file with a column of CIF text."""
     csv.field_size_limit(1 << 24)
     path = folder / name.replace("/", "-")
