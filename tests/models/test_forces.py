@@ -14,6 +14,7 @@ from matsci_hpc.models import egnn
 from matsci_hpc.models.atom_heads import EdgeVectorHead, NodeVectorHead
 from matsci_hpc.models.encoder import Graph as EncoderGraph
 from matsci_hpc.models.registry import build_model
+from matsci_hpc.models.scaling import Scaling
 from matsci_hpc.targets import TargetSpec
 
 CUTOFF = 3.0
@@ -35,10 +36,10 @@ SCALING = {"energy": (-7.0, 3.0), "force": (0.0, 0.7), "charge": (0.4, 2.0)}
 GRADIENT = {"force": "energy"}
 
 
-def build(name, *, gradients=GRADIENT, **options):
+def build(name, *, gradients=GRADIENT, scaling=SCALING, **options):
     torch.manual_seed(1)
     sizes = SIZES[name].model_copy(update={"envelope": True} | options)
-    model = build_model(sizes, SPECS, CUTOFF, SCALING, gradients).double()
+    model = build_model(sizes, SPECS, CUTOFF, scaling, gradients).double()
     with torch.no_grad():
         for parameter in model.parameters():
             # Fresh, MegNet hardly feels distances.
@@ -57,7 +58,7 @@ def graph_of(atoms):
 
 
 def forces_of(model, batch):
-    return model.physical(model(batch))["force"]
+    return model.physical(model(batch), batch)["force"]
 
 
 def close(a, b, tolerance=1e-10):
@@ -71,11 +72,24 @@ def test_forces_are_the_slope_of_the_energy_in_its_unit(name, structure):
     atoms = bulk("NaCl", "rocksalt", a=3.6) if structure == "crystal" else molecule("CH3CH2OH")
     model, batch = build(name), collate([graph_of(atoms), random_graph(1, 3)], CUTOFF)
     assert (batch.sender == batch.receiver).any() == (structure == "crystal")
+    assert_slope(model, batch)
+
+
+def test_an_energy_that_is_learned_per_atom_beside_its_composition_has_the_slope_of_the_whole():
+    scaling = SCALING | {"energy": Scaling(-7.0, 30.0, extensive=True, references=True)}
+    model, batch = build("egnn", scaling=scaling, readout="mean"), build_batch()
+    head = model.head("energy")
+    head.references.copy_(torch.linspace(-9.0, 0.0, len(head.references)))
+    assert_slope(model, batch)
+
+
+def assert_slope(model, batch):
+    """Forces against central differences of the energies."""
     forces = forces_of(model, batch)
 
     def energy(position):
         with torch.no_grad():
-            return model.physical(model(replace(batch, position=position)))["energy"].sum()
+            return model.physical(model(replace(batch, position=position)), batch)["energy"].sum()
 
     expected = torch.empty_like(forces)
     for atom in range(batch.atoms):

@@ -1,5 +1,7 @@
 """Losses and metrics of targets of atoms against plain numpy, and which configs can learn them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,18 @@ def known_values(model, batch):
     """Predictions and values of the atoms that carry the target, in its unit."""
     predicted = model.physical(model(batch))["t"].detach().numpy()
     return predicted[KNOWN], batch.targets["t"].numpy()[KNOWN]
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_without_scaling_the_loss_is_of_the_values_themselves(what):
+    task = replace(task_of(what, "mae"), standardised=False)
+    model, batch = model_and_batch(task)
+    predicted, value = known_values(model, batch)
+    error = np.linalg.norm(predicted - value, axis=1) if what == "vector" else np.abs(predicted - value)
+    assert task.losses(model, model(batch)["t"], batch).mean().item() == pytest.approx(error.mean(), rel=1e-9)
+    metrics, _ = task.metrics(task.sums(model, model(batch)["t"], batch))
+    expected = value if what == "vector" else value - 0.5
+    assert metrics["baseline_mae"] == pytest.approx(np.abs(expected).mean(), rel=1e-9)
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])

@@ -171,6 +171,29 @@ def test_a_resumed_run_keeps_what_it_fitted(materials, train, lines):
 
 
 @pytest.mark.mpi
+def test_a_head_that_is_taken_over_keeps_what_it_was_fitted_with(materials, said, config, tmp_path):
+    """On other data, whose own energies would be others."""
+    run, before = tmp_path / "run", buffers(said[0])
+    folders = ", ".join(str(materials[name]) for name in ("mptrj", "3dsc"))
+    more = (
+        "data.subset={samples: 40, seed: 1}",
+        f"init_from={said[0]}",
+        "fine_tune={heads: matching, neighbors: accept}",
+        "steps=1",
+    )
+    targets = "targets={energy: {extensive: true, references: true}, formation_energy: {}}"
+    result = run_ranks(2, "train", config, f"run_dir={run}", f"data.train=[{folders}]", targets, *more)
+    assert result.returncode == 0, result.stderr
+    assert "head of energy, with the scaling" in result.stdout
+    assert "fitted" not in result.stdout
+    after = buffers(run)
+    energy = [name for name in before if "target:energy" in name]
+    assert len(energy) == 4
+    assert all(torch.equal(after[name], before[name]) for name in energy)
+    assert "not loaded: head of formation_energy: its references is [119] there and missing here" in result.stdout
+
+
+@pytest.mark.mpi
 def test_elements_that_training_never_saw_are_named(materials, said):
     for name, target in (("mptrj", "energy"), ("3dsc", "formation_energy")):
         seen, held_out = (table(materials[name], target, split)[0] for split in ("train", "val"))

@@ -5,6 +5,7 @@ import torch
 
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.parallel.communicator import SingleProcess
@@ -37,6 +38,22 @@ def test_the_last_layer_that_all_targets_share_is_found(run_of, model):
     assert name == f"encoder.{LAST[model]}"
     # Nothing but the embedding lies between it and the heads: it has as many rows as the embedding has features.
     assert parameter.shape[0] == 6
+
+
+def test_while_the_encoder_is_frozen_nothing_is_measured_and_the_layer_stays_the_same(run_of):
+    name = last_shared_layer(run_of())
+    run = run_of("fine_tune={freeze: encoder, freeze_steps: 5}")
+    parameter = run.model.get_parameter(name)
+    shared = SharedGradients([task.name for task in run.tasks], parameter, run.comm, ordered=False)
+    for step, trained in ((0, False), (5, True)):
+        run.state.step = step
+        run.freezing.begin(step)
+        assert last_shared_layer(run) == name
+        assert parameter.requires_grad == trained
+        shared.begin(active=True)
+        assert shared.active == trained
+    with pytest.raises(UserInputError, match="gradnorm needs a matrix of the encoder that is trained"):
+        last_shared_layer(run_of("fine_tune={freeze: encoder}"))
 
 
 @pytest.mark.parametrize("parts", [1, 3])
