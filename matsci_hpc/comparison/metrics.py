@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from matsci_hpc.analysis import words
 from matsci_hpc.analysis.records import Record, as_mapping, as_number
 from matsci_hpc.analysis.words import BASELINE_OF, HIGHER_IS_BETTER, LOWER_IS_BETTER
 from matsci_hpc.config.comparison import Metric
@@ -11,7 +12,7 @@ Direction = Literal["lower", "higher"]
 
 
 def direction_of(metric: Metric) -> Direction:
-    """Whether lower or higher values are better. Names such as `macro_f1` are known by their parts.
+    """Whether lower or higher values are better. Names such as `baseline_mae` are known by their parts.
 
     Raises:
         UserInputError: neither the config nor the name tells.
@@ -53,10 +54,8 @@ def untrained_value_of(metric: Metric, line: Record) -> float | None:
 
 def unit_of(metric: Metric, line: Record) -> str:
     """Unit of an error of a regression; empty where there is none."""
-    if metric.name.split("_")[-1] not in {"mae", "rmse"}:
-        return ""
     unit: Any = _metrics_of(metric, line).get("unit")
-    return unit if isinstance(unit, str) else ""
+    return words.unit_of(metric.name, unit) if isinstance(unit, str) else ""
 
 
 def _metrics_of(metric: Metric, line: Record) -> Record:
