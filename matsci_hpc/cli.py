@@ -14,7 +14,10 @@ from pathlib import Path
 import click
 
 import matsci_hpc
+from matsci_hpc.cli_compare import compare
+from matsci_hpc.cli_embed import baseline, embed, map_embeddings
 from matsci_hpc.cli_launch import cancel, check, doctor, jobs, site, submit
+from matsci_hpc.cli_models import evaluate, export
 from matsci_hpc.cli_predict import predict
 from matsci_hpc.cli_study import study
 from matsci_hpc.errors import MatsciError, RankError
@@ -216,7 +219,10 @@ def shards_verify(folder: Path) -> None:
         print(f"{folder}: every checksum holds")
 
 
-for command in (submit, check, jobs, cancel, site, doctor, study):
+for command in (
+    *(embed, map_embeddings, baseline, evaluate, export),
+    *(submit, check, jobs, cancel, site, doctor, study, compare),
+):
     cli.add_command(command)
 
 

@@ -13,7 +13,7 @@ MAX_SPLITS = 2**8
 """Splits of a data set: their numbers are stored as uint8."""
 ATOM_FIELDS = frozenset({"atomic_number", "position", "degree"})
 """What a target of every atom cannot be called, because it lies beside these arrays in a shard."""
-NOT_LEARNED = "vectors, tensors and targets of every atom are stored and read, but not yet trained on"
+NOT_LEARNED = "tensors, and vectors of a whole structure, are stored and read, but not yet trained on"
 """What to tell who asks to train on such a target."""
 
 TargetKind = Literal["regression", "binary", "class", "multilabel"]
@@ -52,6 +52,11 @@ class TargetSpec(BaseModel):
     def is_number(self) -> bool:
         """Whether a sample has one number or label, not a tensor nor one value per atom."""
         return not self.shape and not self.per_atom
+
+    @property
+    def is_learnable(self) -> bool:
+        """Whether training can learn it: one number or label of a sample, or a number or vector of every atom."""
+        return self.is_number or (self.per_atom and self.shape in {(), (3,)})
 
     def value_shape(self, atoms: int) -> tuple[int, ...]:
         """Shape of the value of a structure with so many atoms; of regression targets."""

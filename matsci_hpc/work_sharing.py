@@ -85,14 +85,18 @@ class BlockLoop:
         source: gives the inputs.
         block_size: inputs of a block.
         interruption: notes signals.
+        called: what blocks are to people.
     """
 
-    def __init__(self, world: World, source: Source, block_size: int, interruption: Interruption) -> None:
+    def __init__(
+        self, world: World, source: Source, block_size: int, interruption: Interruption, called: str = "shards"
+    ) -> None:
         self._world = world
         self._source = source
         self._size = block_size
         self._blocks = -(-len(source) // block_size)
         self._interruption = interruption
+        self._called = called
         self._board: Board = world.board(6)
         self._work = RankWork(world.rank, socket.gethostname())
         self._counted = 0
@@ -184,7 +188,7 @@ class BlockLoop:
         return failure
 
     def _shown(self) -> "_Shown":
-        return _Shown(self._board, self._blocks, len(self._source), shown=self._world.rank == 0)
+        return _Shown(self._board, self._blocks, len(self._source), self._called, shown=self._world.rank == 0)
 
 
 class _Watched:
@@ -211,8 +215,8 @@ class _WatchedFlat(_Watched):
 class _Shown:
     """Rank 0 shows the board every SHOW_S, by a thread: its own block may take long."""
 
-    def __init__(self, board: Board, blocks: int, inputs: int, *, shown: bool) -> None:
-        self._board, self._blocks = board, blocks
+    def __init__(self, board: Board, blocks: int, inputs: int, called: str, *, shown: bool) -> None:
+        self._board, self._blocks, self._called = board, blocks, called
         self._progress = Progress(inputs, "inputs", shown=shown)
         self._pulse = Pulse(self._look, SHOW_S) if shown else None
 
@@ -226,7 +230,7 @@ class _Shown:
 
     def _look(self) -> None:
         inputs, blocks, kept, rejected = map(self._board.read, (INPUTS, BLOCKS, KEPT_INPUTS, REJECTED))
-        note = f"{blocks:,}/{self._blocks:,} shards, {rejected:,} rejected"
+        note = f"{blocks:,}/{self._blocks:,} {self._called}, {rejected:,} rejected"
         self._progress.show(inputs, note, skipped=kept)
 
 

@@ -4,12 +4,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from matsci_hpc.config.gradient_targets import unfit_gradients
 from matsci_hpc.config.loading import dump_config, load_config, read_yaml
 from matsci_hpc.config.prep import PrepConfig
 from matsci_hpc.config.sources import CifSource
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.resources import shipped
+from matsci_hpc.targets import TargetSpec
 
 GOOD = """\
 source: {kind: symmetry, samples: 10}
@@ -274,12 +276,48 @@ def load_train(tmp_path):
         (["model={name: painn, width: 0}"], r"model.width: input should be greater than 0 \(given: 0\)"),
         (["model=3"], "model: "),
         (["batch={cost: 1e6}", "schedule.scaling=sqrt"], "schedule.scaling: sqrt needs batch.graphs"),
+        (["targets={f: {gradient_of: e}, e: {}}"], "targets.f.gradient_of: e needs model.envelope: true"),
+        (
+            ["targets={f: {gradient_of: e}, e: {}}", "model.envelope=true", "optimize=ipex"],
+            "targets.f.gradient_of: e needs optimize: none",
+        ),
+        (["targets={f: {gradient_of: e}}"], "targets.f.gradient_of: e is not among the targets; add e: {} to them"),
+        (["targets={f: {gradient_of: f}}"], "targets.f.gradient_of: f is itself a gradient; name an energy"),
     ],
 )
 def test_contradictions_of_batches_and_mixtures_are_one_line(load_train, overrides, message):
     with pytest.raises(UserInputError, match=rf"(^override|train.yaml:\d): {message}") as caught:
         load_train(*overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_gradients_of_a_config(load_train):
+    targets = "targets={f: {gradient_of: e}, e: {}, g: {}}"
+    assert load_train(targets, "model.envelope=true").gradients == {"f": "e"}
+    assert load_train(targets, "model={target: my.Net, name: module}").gradients == {"f": "e"}  # answers for itself
+    assert load_train().gradients == {}
+
+
+@pytest.mark.parametrize(
+    ("unit", "of", "fits"),
+    [
+        ("eV/angstrom", "eV", True),
+        ("eV / Å", "eV", True),
+        ("kcal/mol/A", "kcal/mol", True),
+        ("eV/angstrom", "eV/atom", False),
+        ("meV/angstrom", "eV", False),
+        ("eV/nm", "eV", False),
+        ("eV", "eV", False),
+    ],
+)
+def test_units_of_gradients(unit, of, fits):
+    specs = {
+        "f": TargetSpec(kind="regression", unit=unit, shape=(3,), per_atom=True),
+        "e": TargetSpec(kind="regression", unit=of),
+    }
+    faults = list(unfit_gradients({"f": "e"}, specs))
+    assert bool(faults) != fits
+    assert all(f"e is in {of}, so its gradient is in {of}/angstrom, and f is in {unit}" in each for each in faults)
 
 
 def test_data_sets_in_short_and_long_form(load_train, tmp_path):

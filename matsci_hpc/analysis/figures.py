@@ -35,6 +35,7 @@ def charts(run: Run) -> list[Chart]:
     made = [
         _loss(run, steps),
         _target_losses(run, steps),
+        _target_weights(run, steps),
         _learning_rate(run, steps),
         _gradient_norm(run, steps),
         *dynamics_charts(run),
@@ -85,7 +86,9 @@ def _loss(run: Run, steps: list[int]) -> Chart | None:
     if not lines:
         return None
     log = spans_decade(value for line in lines for value in line.y)
-    caption = "The sum over targets that training lowers" + ("; log scale" if log else "")
+    learned = as_mapping(run.config.get("weighting")).get("rule", "fixed") != "fixed"
+    caption = "The sum over targets that training lowers" + (", held out with fixed weights" if learned else "")
+    caption += "; log scale" if log else ""
     figure = line_figure(lines, restarts=run.restarts, log=log)
     return Chart(TRAINING, "Loss", caption, figure, wide=True, height=360)
 
@@ -103,6 +106,21 @@ def _target_losses(run: Run, steps: list[int]) -> Chart | None:
     caption = f"Training loss, mean of {window} lines" + ("; log scale" if log else "")
     figure = line_figure(lines, restarts=run.restarts, log=log)
     return Chart(TRAINING, "Loss of each target", caption, figure, wide=True, height=300)
+
+
+def _target_weights(run: Run, steps: list[int]) -> Chart | None:
+    """Where weights are learned: those of the config are a row of straight lines."""
+    names = list(dict.fromkeys(name for line in run.steps for name in as_mapping(line.get("weights"))))
+    lines = []
+    for index, name in enumerate(names):
+        values = [as_number(as_mapping(line.get("weights")).get(name)) for line in run.steps]
+        lines.append(Line(name, steps, values, PALETTE[index % len(PALETTE)]))
+    if not any(len(set(line.y) - {None}) > 1 for line in lines):
+        return None
+    log = spans_decade(value for line in lines for value in line.y)
+    caption = "What the loss of each target is multiplied by" + ("; log scale" if log else "")
+    figure = line_figure(lines, restarts=run.restarts, log=log, from_zero=not log)
+    return Chart(TRAINING, "Weight of each target", caption, figure, wide=True, height=300)
 
 
 def _learning_rate(run: Run, steps: list[int]) -> Chart | None:

@@ -62,6 +62,7 @@ class Words:
         subtitle: in small print below that.
         notes: what a reader should know first.
         beside: the files that hold the same numbers.
+        verdicts: the answer in sentences, before everything else.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Words:
     subtitle: str
     notes: Sequence[str]
     beside: str
+    verdicts: Sequence[str] = ()
 
 
 def sheet_page(said: Words, sheets: Sequence[Sheet], plots: Sequence[Drawn], provenance: Mapping[str, object]) -> str:
@@ -82,6 +84,7 @@ def sheet_page(said: Words, sheets: Sequence[Sheet], plots: Sequence[Drawn], pro
             title=said.title,
             state=said.state,
             subtitle=said.subtitle,
+            verdicts=said.verdicts,
             notes=said.notes,
             beside=said.beside,
             sheets=sheets,

@@ -17,6 +17,7 @@ def markdown(
     sheets: Iterable[Sheet],
     provenance: Mapping[str, object],
     code: Mapping[str, str] | None = None,
+    verdicts: Sequence[str] = (),
 ) -> str:
     """The tables of a report as Markdown.
 
@@ -26,8 +27,10 @@ def markdown(
         sheets: the tables.
         provenance: where the numbers come from; mappings in it become lists within the list.
         code: by heading, text that is shown as it is, such as a config.
+        verdicts: the answer in sentences, before everything else.
     """
     lines = [f"# {plain(title)}", ""]
+    lines += [f"- {plain(sentence)}" for sentence in verdicts] + [""] * bool(verdicts)
     lines += [line for note in notes for line in (f"> {plain(note)}", "")]
     for sheet in sheets:
         lines += [f"## {plain(sheet.title)}", ""]

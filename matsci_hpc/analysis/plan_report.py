@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from matsci_hpc.config.generated import MAX_SAMPLES
@@ -23,7 +22,7 @@ from matsci_hpc.models.memory import ModelMemory, measure_memory
 from matsci_hpc.models.registry import build_model
 from matsci_hpc.telemetry.recorder import private_bytes
 from matsci_hpc.training.precision import Precision
-from matsci_hpc.training.tasks import build_tasks, local_losses
+from matsci_hpc.training.tasks import build_tasks, local_losses, weighted_sum
 
 MEASURED_COST = 100_000.0
 """Predicted cost of the real samples that the model's memory is measured on."""
@@ -171,6 +170,7 @@ def _measure(config: TrainConfig, collection: Collection, sizes: SampleSizes, pl
         {task.name: task.spec for task in tasks},
         collection.cutoff,
         {task.name: task.scaling for task in tasks},
+        config.gradients,
     ).to(dtype=precision.dtype)
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
     program_bytes = max(private_bytes() - weights, 0)
@@ -178,11 +178,10 @@ def _measure(config: TrainConfig, collection: Collection, sizes: SampleSizes, pl
     costs = COST.of(sizes.atoms(samples), sizes.edges(samples))
     few = samples[: max(1, int(np.searchsorted(np.cumsum(costs), MEASURED_COST)))]
     batch = precision.cast(collate(collection, np.sort(few)))
-    ones = {task.name: 1 for task in tasks}
+    ones = {task.column: 1 for task in tasks}
 
     def loss() -> Tensor:
-        losses = local_losses(tasks, model, batch, ones, precision)
-        return sum((task.weight * losses[task.name] for task in tasks), torch.zeros(()))
+        return weighted_sum(tasks, local_losses(tasks, model, batch, ones, precision))
 
     memory = measure_memory(model, batch, float(costs[: len(few)].sum()), loss)
     if config.average.decay is not None:

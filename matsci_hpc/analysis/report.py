@@ -5,6 +5,7 @@ from statistics import fmean, median
 
 from matsci_hpc import __version__
 from matsci_hpc.analysis import plain_text, words
+from matsci_hpc.analysis.beginning import beginning_sheet
 from matsci_hpc.analysis.chart import Chart
 from matsci_hpc.analysis.chart_picture import picture
 from matsci_hpc.analysis.figures import charts
@@ -81,7 +82,7 @@ def render(run: Run, drawn: list[Chart]) -> str:
             metrics=metric_sheets(run),
             times=step_times(run),
             times_caption=times_caption(run),
-            sheets=[each for each in (straggler_sheet(run), data_sheet(run)) if each is not None],
+            sheets=[each for each in _last_sheets(run) if each is not None],
             sections=[
                 (section, [(name, chart) for name, chart in named.items() if chart.section == section])
                 for section in dict.fromkeys(chart.section for chart in drawn)
@@ -97,12 +98,17 @@ def render(run: Run, drawn: list[Chart]) -> str:
 
 def markdown(run: Run) -> str:
     """The tables of the page as Markdown."""
-    tables = [learned_sheet(run), *metric_sheets(run), times_sheet(run), straggler_sheet(run), data_sheet(run)]
+    tables = [learned_sheet(run), *metric_sheets(run), times_sheet(run), *_last_sheets(run)]
     sheets = [_tiles_sheet(run), *(each for each in tables if each is not None)]
     provenance = {**run.provenance, "report": f"matsci-hpc {__version__}"}
     return plain_text.markdown(
         f"{run.name}: {state(run)}", notes(run), sheets, provenance, code={"Config": run.config_text}
     )
+
+
+def _last_sheets(run: Run) -> list[Sheet | None]:
+    """The tables below those of the results."""
+    return [straggler_sheet(run), data_sheet(run), beginning_sheet(run)]
 
 
 def _tiles_sheet(run: Run) -> Sheet:

@@ -20,8 +20,9 @@ def latest_evaluation(run: Run) -> Record:
 def verdicts(run: Run) -> list[tuple[str, words.Verdict]]:
     """What the last evaluation of the held-out split means, target by target."""
     latest = latest_evaluation(run)
-    metrics = as_mapping(latest.get("metrics"))
-    return [(name, words.verdict(as_mapping(known), latest.get("samples"))) for name, known in metrics.items()]
+    metrics = {name: as_mapping(known) for name, known in as_mapping(latest.get("metrics")).items()}
+    every = latest.get("samples")  # in a mixture, some of them carry a target and some do not
+    return [(name, words.verdict(known, known.get("samples", every))) for name, known in metrics.items()]
 
 
 def learned_sheet(run: Run) -> Sheet | None:
@@ -53,17 +54,25 @@ def metric_tables(run: Run) -> list[Record]:
 def _metric_row(lines: list[Record], target: str, key: str, last: float) -> Record:
     reached = [(value, line["step"]) for line in lines if (value := as_number(metric(line, target, key))) is not None]
     best, step = (min if key in words.LOWER_IS_BETTER else max)(reached, key=lambda pair: pair[0])
-    unit = metric(lines[-1], target, "unit") if key in {"mae", "rmse"} else None
-    baseline = 0.5 if key == "auroc" else as_number(metric(lines[-1], target, words.BASELINE_OF.get(key, "")))
+    unit = words.unit_of(key, metric(lines[-1], target, "unit"))
+    baseline = as_number(metric(lines[-1], target, words.BASELINE_OF.get(key, "")))
     return {
         "target": target,
         "measure": words.MEASURES[key] + (f" / {unit}" if unit else ""),
         "last": last,
         "best": best,
         "best_step": step,
-        "baseline": baseline,
-        "as_percent": key in {"accuracy", "exact"},
+        "baseline": _without_learning(lines[-1], target, key) if baseline is None else baseline,
+        "as_percent": key in {"accuracy", "balanced_accuracy", "exact"},
     }
+
+
+def _without_learning(line: Record, target: str, key: str) -> float | None:
+    """What a metric is by its definition where nothing was learned."""
+    classes = as_number(metric(line, target, "classes"))
+    if key == "balanced_accuracy":
+        return 1 / classes if classes else None
+    return {"auroc": 0.5, "r2": 0.0, "cosine": 0.0}.get(key)
 
 
 def metric_sheets(run: Run) -> list[Sheet]:

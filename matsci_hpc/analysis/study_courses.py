@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
+from matsci_hpc.analysis.chart_picture import DASHES
 from matsci_hpc.analysis.plotting import MOST_POINTS, empty_figure, label, rounded, smoothed, spans_decade
 from matsci_hpc.analysis.records import Record
 from matsci_hpc.analysis.sheet import Cell, Sheet
 from matsci_hpc.analysis.study_figures import LEGEND_LINE, Plot, log_ticks, look, tick_words
-from matsci_hpc.analysis.study_picture import DASHES, dress, plain_name
+from matsci_hpc.analysis.study_picture import dress, plain_name
 from matsci_hpc.analysis.words import MISSING, number, percent
 from matsci_hpc.scaling.study_courses import Course
 

@@ -3,17 +3,13 @@
 import io
 from typing import Any
 
+from matsci_hpc.analysis.chart_picture import DASHES, MARKERS
 from matsci_hpc.analysis.plotting import GREY
 from matsci_hpc.analysis.study_figures import fine_ranks, log_ticks, look, tick_words
 from matsci_hpc.scaling.efficiency import Estimate
 from matsci_hpc.scaling.laws import TITLES
 from matsci_hpc.scaling.study import Study
 
-_MARKERS = {
-    "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "x": "x", "star": "*", "triangle-down": "v",
-    "pentagon": "p",
-}  # fmt: skip
-DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 _NAME_LENGTH = 40
 
 
@@ -74,7 +70,7 @@ def _points(
         values,
         yerr=[[max(0.0, size) for size in side] for side in ends],
         color=chosen.color,
-        marker=_MARKERS[chosen.marker],
+        marker=MARKERS[chosen.marker],
         linestyle=DASHES[chosen.dash] if connected else "none",
         markersize=5,
         linewidth=1.2,

@@ -11,20 +11,42 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 GAP = "\N{NARROW NO-BREAK SPACE}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-LOWER_IS_BETTER = frozenset({"loss", "mae", "rmse"})
-HIGHER_IS_BETTER = frozenset({"accuracy", "auroc", "f1", "exact", "r2"})
+LOWER_IS_BETTER = frozenset({"loss", "mae", "rmse", "mae_per_atom", "rmse_per_atom"})
+HIGHER_IS_BETTER = frozenset({"accuracy", "balanced_accuracy", "auroc", "f1", "f1_macro", "exact", "r2", "cosine"})
 MEASURES = {
     "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
     "auroc": "AUROC",
     "f1": "F1 score",
+    "f1_macro": "F1 score, mean of classes or labels",
     "exact": "all labels right",
     "mae": "mean absolute error",
     "rmse": "root mean square error",
+    "mae_per_atom": "mean absolute error per atom",
+    "rmse_per_atom": "root mean square error per atom",
     "r2": "R²",
+    "cosine": "mean cosine",
     "loss": "loss",
 }
-BASELINE_OF = {"accuracy": "chance", "mae": "baseline_mae", "rmse": "baseline_rmse"}
+BASELINE_OF = {
+    "accuracy": "chance",
+    "mae": "baseline_mae",
+    "rmse": "baseline_rmse",
+    "mae_per_atom": "baseline_mae_per_atom",
+    "rmse_per_atom": "baseline_rmse_per_atom",
+}
 """Which key holds what a model that has learned nothing would reach."""
+
+
+PER_ATOM = "_per_atom"
+"""End of the keys of errors that are told per atom."""
+
+
+def unit_of(key: str, unit: Any) -> str:
+    """The unit of a metric of a target that is in `unit`; empty where it has none."""
+    if not unit or not {"mae", "rmse"} & set(key.split("_")):
+        return ""
+    return f"{unit}/atom" if key.endswith(PER_ATOM) else str(unit)
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -153,11 +175,16 @@ def _regression(known: dict[str, float | None], measured: str, unit: str) -> Ver
     sentence = measured
     if not baseline:
         return Verdict(headline, sentence)
-    sentence += f" Predicting the training mean for every sample would be off by {number(baseline, 3)}{in_unit}"
+    guess = "zero for every atom" if "cosine" in known else "the training mean for every sample"
+    sentence += f" Predicting {guess} would be off by {number(baseline, 3)}{in_unit}"
     if mae < baseline:
         sentence += f", so {percent(1 - mae / baseline)} of that error is gone."
     else:
         sentence += ". So far nothing useful has been learned."
+    if known.get("composition_mae") is not None:
+        sentence += f" Energies of the elements alone would be off by {number(known['composition_mae'], 3)}{in_unit}."
+    if known.get("cosine") is not None:
+        sentence += f" Its direction is right by a mean cosine of {number(known['cosine'], 3)}, where 1 is perfect."
     if known.get("r2") is not None:
         sentence += f" R² {number(known['r2'], 3)}."
     return Verdict(headline, sentence, min(1.0, max(0.0, 1 - mae / baseline)), 0.0)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
 from matsci_hpc.config.base import Section
 from matsci_hpc.config.generated import GeneratedSymmetry, Reach
@@ -65,6 +65,16 @@ class Staging(Section):
     nothing removes it but the node's own clean-up."""
 
 
+class Subset(Section):
+    """A part of the training split, for learning curves: held-out splits stay whole."""
+
+    samples: PositiveInt
+    """How many, of all data sets together, each sample as likely as any other. Targets are scaled by the statistics of
+    these samples alone."""
+    seed: NonNegativeInt = 0
+    """Of the draw. A smaller subset of the same seed is part of a larger one."""
+
+
 class Data(Section):
     """Which samples are learned and which are held out."""
 
@@ -81,6 +91,8 @@ class Data(Section):
     """Split of these data sets that is trained on."""
     held_out: str | None = "val"
     """Split of the same data sets that is evaluated and never trained on; null for no evaluation."""
+    subset: Subset | None = None
+    """Train on a part of the split; left out, on all of it."""
     staging: Staging = Staging()
 
     @property
@@ -132,6 +144,10 @@ class Data(Section):
         if endless and len(self.entries) > 1:
             raise ValueError(
                 "an endless source trains alone: to mix it with other data sets, give it samples: {train: ...}"
+            )
+        if endless and self.subset is not None:
+            raise ValueError(
+                "subset: an endless source has no part that could be drawn; give it samples: {train: ...} instead"
             )
         if endless and self.temperature is not None:
             raise ValueError("an endless source is no mixture, so leave out temperature")

@@ -2,11 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from matsci_hpc.config.base import Folder, Section
+from matsci_hpc.config.run_set import RunSetConfig
 
 SHORT_NAMES = {
     "backend": "parallel.backend",
@@ -24,13 +24,15 @@ PER_RANK = {"graphs_per_rank": "batch.graphs", "cost_per_rank": "batch.cost"}
 Difference = Literal["code", "data", "hardware"]
 
 
-class StudyConfig(Section):
+class StudyConfig(RunSetConfig):
     """A scaling study."""
+
+    kind: ClassVar[str] = "study"
+    verb: ClassVar[str] = "study"
+    by_time: ClassVar[bool] = True
 
     base: Path
     """Config of the training run, or of the data preparation, that is varied."""
-    out: Folder
-    """Folder of the runs and of what was collected from them."""
     scaling: Literal["weak", "strong"]
     """`strong` keeps the global batch, so that more ranks share the same work. `weak` lets it grow with the ranks: give
     the axis `graphs_per_rank` or `cost_per_rank`. Of a preparation, the clouds of its source grow."""
@@ -39,10 +41,6 @@ class StudyConfig(Section):
     a rank; left out, those of the site, on this machine as many as the largest run leaves for each rank), `backend`,
     `graphs` or `cost` (global batch, strong scaling), `graphs_per_rank` or `cost_per_rank` (weak; of virtual ranks,
     too), `virtual_ranks`, `lr_rule`, `data`, or any key of the base, such as `data.block`."""
-    overrides: dict[str, JsonValue] = Field(default_factory=dict)
-    """Keys of the base, `key.sub`, that all runs have otherwise than the base."""
-    prepare: list[Path] = Field(default_factory=list)
-    """Configs of the data sets that the runs read, prepared first; what is there already stays."""
     repeats: PositiveInt = 3
     """Runs of each combination. One repeat of all of them comes before the next begins."""
     seed: NonNegativeInt = 0
@@ -54,13 +52,16 @@ class StudyConfig(Section):
     """Steps that are measured."""
     log_every: PositiveInt = 1
     """Steps of a line in metrics.jsonl. Divides `warmup_steps` and `steps`."""
-    site: str = "local"
-    """Where `study submit` and `study plan` run it, unless they are told otherwise."""
     target_loss: PositiveFloat | None = None
     """Training loss, for the node-hours until it is reached."""
     allow: list[Difference] = Field(default_factory=list)
     """What runs of one series may differ in beside their ranks: `code` (version, commit, torch), `data` (fingerprints
     of the data sets), `hardware` (models of processor and GPUs, threads of a rank)."""
+
+    @property
+    def sets_threads(self) -> bool:
+        """Whether threads are an axis."""
+        return "threads" in self.axes
 
     @property
     def planned_steps(self) -> int:

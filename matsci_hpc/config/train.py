@@ -8,9 +8,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from matsci_hpc.config.base import Folder, Section
 from matsci_hpc.config.data import Data
 from matsci_hpc.config.dynamics import Average, Dynamics, Spikes
+from matsci_hpc.config.fine_tune import FineTune
+from matsci_hpc.config.gradient_targets import refuse_bad_gradients
 from matsci_hpc.config.job import JobRequest
 from matsci_hpc.config.model import Egnn, Model
 from matsci_hpc.config.records import Records
+from matsci_hpc.config.weighting import Weighting
 
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -117,6 +120,41 @@ class Target(Section):
     """Factor of its loss in the sum."""
     loss: Literal["auto", "mse", "mae", "huber"] = "auto"
     """For regression; `auto` is huber. Others use the (binary) cross-entropy of their kind."""
+    scaling: Literal["auto", "standard", "none"] = "auto"
+    """For regression: `standard` learns (value - mean) / standard deviation, both over the training split; `none` the
+    value itself. `auto` is standard."""
+    extensive: bool = False
+    """The value grows with the number of atoms, as a total energy does: it is learned per atom, and its errors are told
+    per atom, too."""
+    references: bool = False
+    """Take off an energy of each element first, fitted to the training split by least squares (docs/targets.md)."""
+    of: str | None = None
+    """Derive a yes-or-no target from a number of the data sets: {of: band_gap, below: 1.0e-6} is yes for metals."""
+    below: float | None = None
+    """With `of`: yes below this value, in the unit of that target."""
+    above: float | None = None
+    """With `of`: yes above this value."""
+
+    gradient_of: str | None = None
+    """Of a vector of every atom: the energy, another target, whose negative gradient it is. Left out, such a target has
+    a head of its own. docs/forces.md."""
+
+    @model_validator(mode="after")
+    def _derived_by_one_threshold(self) -> Self:
+        thresholds = [each for each in (self.below, self.above) if each is not None]
+        if self.of is None and thresholds:
+            raise ValueError("below and above are for targets that are derived: give of, the name of another target")
+        if self.of is not None and len(thresholds) != 1:
+            raise ValueError("of needs either below or above, a value of that target")
+        return self
+
+    @model_validator(mode="after")
+    def _a_gradient_is_that_alone(self) -> Self:
+        others = {"of": self.of is not None, "extensive": self.extensive, "references": self.references}
+        wrong = next((name for name, given in others.items() if given), None)
+        if self.gradient_of is not None and wrong is not None:
+            raise ValueError(f"gradient_of: a gradient has no {wrong}; leave it out")
+        return self
 
 
 class Optimizer(Section):
@@ -185,6 +223,12 @@ class Evaluate(Section):
 
     every_steps: PositiveInt = 250
     """A last evaluation always follows the last step."""
+    final_split: str | None = None
+    """Split that is evaluated once, when all steps are done, such as `test`: a further line of evaluations.jsonl. It
+    decides nothing in the run."""
+    final_weights: Literal["best", "last"] = "best"
+    """The parameters for it: those of the lowest held-out loss, or those of the last step; averaged ones where the run
+    averages."""
 
 
 class TrainConfig(Section):
@@ -196,8 +240,10 @@ class TrainConfig(Section):
     data: Data
     init_from: Path | None = None
     """Fine-tuning: folder of another run (its best checkpoint, else its newest usable one), or one checkpoint folder,
-    whose encoder this run starts from, averaged if it holds averages; heads are new. `model` must be as there but for
-    `readout` and `head_layers`. Once this run has a checkpoint of its own it goes on from that."""
+    whose encoder this run starts from, averaged if it holds averages. `model` must be as there but for `readout` and
+    `head_layers`. Once this run has a checkpoint of its own it goes on from that."""
+    fine_tune: FineTune = FineTune()
+    """What else is taken from there, what is frozen, and how fast the encoder learns."""
     steps: PositiveInt
     """Optimiser steps of the whole run."""
     max_time_s: PositiveFloat | None = None
@@ -205,7 +251,10 @@ class TrainConfig(Section):
     batch: Batch
     balance: Balance = Balance()
     targets: dict[str, Target] = Field(default_factory=dict)
-    """Targets to learn, by name; empty = every target of the data sets."""
+    """Targets to learn, by name; empty = every number and label of whole structures that the data sets have. Targets of
+    atoms are learned where they are named."""
+    weighting: Weighting = Weighting()
+    """How the losses of several targets become one."""
     model: Model = Egnn()
     """The encoder, by its `name`, and the heads."""
     optimizer: Optimizer = Optimizer()
@@ -237,6 +286,17 @@ class TrainConfig(Section):
     count the samples of all data sets from 0, in the order of `data.train` and of the index, one data set after the
     other."""
 
+    @property
+    def gradients(self) -> dict[str, str]:
+        """Targets that are the negative gradient of an energy, and its name."""
+        return {name: each.gradient_of for name, each in self.targets.items() if each.gradient_of is not None}
+
+    @model_validator(mode="after")
+    def _gradients_can_be_had(self) -> Self:
+        envelope = getattr(self.model, "envelope", True)  # a module of the user's own answers for itself
+        refuse_bad_gradients(self.gradients, self.targets, envelope=envelope, optimize=self.optimize)
+        return self
+
     @model_validator(mode="after")
     def _nothing_endless_is_looked_through(self) -> Self:
         if self.data.stream is not None and self.batch.oversized is not None:
@@ -246,9 +306,28 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _gradient_norms_need_the_whole_graph(self) -> Self:
+        if self.weighting.rule == "gradnorm" and self.optimize == "compile":
+            raise ValueError("weighting.rule: gradnorm goes back through a step more than once: set optimize: none")
+        return self
+
+    @model_validator(mode="after")
     def _virtual_ranks_are_alike(self) -> Self:
         if self.parallel.virtual_ranks > 1 and self.balance.speeds is not None:
             raise ValueError("balance.speeds: virtual ranks are all equally fast, so leave out speeds")
+        return self
+
+    @model_validator(mode="after")
+    def _the_final_split_is_held_out(self) -> Self:
+        if self.evaluate.final_split is None:
+            return self
+        if self.evaluate.final_split == self.data.split:
+            raise ValueError(f"evaluate.final_split: {self.data.split!r} is trained on; name another split")
+        if self.evaluate.final_weights == "best" and self.data.held_out is None:
+            raise ValueError(
+                "evaluate.final_weights: the best parameters are those of the lowest held-out loss; give "
+                "data.held_out, or final_weights: last"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.generated import GeneratedData
 from matsci_hpc.loading.same_samples import same_samples
+from matsci_hpc.loading.subset import statistics_of
 from matsci_hpc.shards.layout import Array
 from matsci_hpc.shards.reader import DataSet, Place, ShardPool
 from matsci_hpc.shards.statistics import TargetStatistics
@@ -65,6 +66,16 @@ class Collection:
         self.targets = _same_targets(self.datasets)
         self.cutoff = _same_cutoff(self.datasets)
         self.offsets = np.cumsum([0, *(len(each.index) for each in self.datasets)], dtype=np.int64)
+        self._parts_of_split: dict[str, list[Numbers]] = {}
+
+    def restrict(self, split: str, positions: list[Numbers]) -> None:
+        """Leave only a part of a split, as if the others were not there.
+
+        Args:
+            split: name of the split.
+            positions: for each data set, int64 places among its samples of the split, ascending.
+        """
+        self._parts_of_split[split] = positions
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
@@ -93,12 +104,24 @@ class Collection:
                 found[chosen] = (bits.astype(np.uint64) >> np.uint64(names.index(name))) & np.uint64(1)
         return found
 
+    def carriers(self, samples: Numbers) -> dict[str, int]:
+        """How many of some samples carry each target; of a target of every atom, how many atoms do."""
+        present = {name: self.present(name, samples) for name in self.targets}
+        of_atoms = any(spec.per_atom for spec in self.targets.values())
+        atoms = self.atoms(samples) if of_atoms else np.empty(0, dtype=np.int64)
+        return {
+            name: int(atoms[present[name]].sum() if spec.per_atom else present[name].sum())
+            for name, spec in self.targets.items()
+        }
+
     def split_counts(self, split: str) -> Numbers:
         """Samples of a split in each data set: int64 [D].
 
         Raises:
             UserInputError: no data set has a sample in it.
         """
+        if (part := self._parts_of_split.get(split)) is not None:
+            return np.array([len(each) for each in part], dtype=np.int64)
         counts = np.array([each.manifest.splits.get(split, 0) for each in self.datasets], dtype=np.int64)
         if not counts.any():
             known = sorted({name for each in self.datasets for name, count in each.manifest.splits.items() if count})
@@ -113,6 +136,8 @@ class Collection:
             dataset: number of the data set.
             positions: int64 [n], places among the samples of the split in ascending order, from 0.
         """
+        if (part := self._parts_of_split.get(split)) is not None:
+            positions = part[dataset][positions]
         chosen = self.datasets[dataset]
         before = 0
         for name, count in chosen.manifest.splits.items():
@@ -151,7 +176,9 @@ class Collection:
         return self.datasets[dataset].sample_name(sample - int(self.offsets[dataset]))
 
     def statistics(self, split: str, target: str) -> TargetStatistics:
-        """Exact statistics of a target over one split of all data sets."""
+        """Exact statistics of a target over one split of all data sets, or over the part of it that is left."""
+        if split in self._parts_of_split:
+            return statistics_of(self, self.in_split(split), target)
         merged = TargetStatistics()
         for each in self.datasets:
             part = each.manifest.statistics.get(split, {}).get(target)

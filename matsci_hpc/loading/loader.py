@@ -65,7 +65,8 @@ class StepWork:
         samples: int64, numbers of the samples of this rank.
         rank_atoms, rank_edges: of this rank.
         graphs, atoms, edges: of the global batch.
-        target_counts: samples of the global batch that carry each target; losses are divided by these.
+        target_counts: samples of the global batch that carry each target, or atoms where every atom has a value;
+            losses are divided by these.
         cost_imbalance: largest over mean predicted time of the ranks.
     """
 
@@ -130,7 +131,7 @@ def step_work(
         graphs=len(samples),
         atoms=int(atoms.sum()),
         edges=int(edges.sum()),
-        target_counts={name: int(collection.present(name, samples).sum()) for name in collection.targets},
+        target_counts=collection.carriers(samples),
         cost_imbalance=imbalance(costs, shares, division.speeds),
         share_parts=tuple(map(len, parts_by_share)),
     )

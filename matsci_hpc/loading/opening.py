@@ -9,6 +9,7 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.generated import GeneratedData
 from matsci_hpc.loading.generated_clouds import CACHE_BYTES
+from matsci_hpc.loading.subset import draw_subset
 from matsci_hpc.shards.reader import Place
 from matsci_hpc.sources.cloud_generator import BLOCK
 
@@ -21,9 +22,14 @@ def open_collection(data: Data, places: Sequence[Place] | None = None) -> Collec
         places: where the shards of each folder are read, if not there.
 
     Raises:
-        UserInputError: a data set is missing or damaged, they do not fit together, or a source cannot be used so.
+        UserInputError: a data set is missing or damaged, they do not fit together, a source cannot be used so, or a
+            subset is larger than the split.
     """
-    return Collection([_opened(each, data) for each in data.entries], places)
+    collection = Collection([_opened(each, data) for each in data.entries], places)
+    if data.subset is not None:
+        counts = collection.split_counts(data.split).tolist()
+        collection.restrict(data.split, draw_subset(counts, data.subset.samples, data.subset.seed))
+    return collection
 
 
 def generated(entry: Entry) -> GeneratedData | None:

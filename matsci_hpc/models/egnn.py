@@ -28,10 +28,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from matsci_hpc.config import model as config
 from matsci_hpc.loading.batch import Batch
+from matsci_hpc.models.activation import Silu, silu
 from matsci_hpc.models.layout import Layout, layout_of
 from matsci_hpc.models.linear import Linear, linear, mlp, silu_linear
 from matsci_hpc.models.radial import RadialFeatures, cosine_envelope
@@ -54,11 +54,13 @@ class Encoding:
         features: float [A, width], invariant.
         positions: float [A, 3], angstrom, equivariant; those of the batch where no layer moves atoms.
         embedding: float [G, embedding_width], invariant.
+        vectors: float [A, 3, width], equivariant; None where the encoder has none.
     """
 
     features: Tensor
     positions: Tensor
     embedding: Tensor
+    vectors: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Layer(nn.Module):
             # Training starts from atoms that hardly move, as in the authors' code.
             nn.init.xavier_uniform_(last.weight, gain=1e-3)
             nn.init.zeros_(last.bias)
-            self.position_net = nn.Sequential(Linear(message, model.position_width), nn.SiLU(), last)
+            self.position_net = nn.Sequential(Linear(message, model.position_width), Silu(), last)
         self.compiled: Callable[..., tuple[Tensor, Tensor | None]] | None = None
         """`block` as the compiler made it, if it did."""
 
@@ -165,7 +167,7 @@ class Layer(nn.Module):
         else:
             # In place: this is the only [E, message_width] tensor that nothing else needs.
             first.addmm_(radial, of_radial.t())
-        message = functional.silu(silu_linear(first, self.edge_second.weight, self.edge_second.bias))
+        message = silu(silu_linear(first, self.edge_second.weight, self.edge_second.bias))
         return message if weight is None else message * weight.to(message.dtype)
 
     def forward(self, features: Tensor, positions: Tensor, edges: Edges, geometry: Geometry) -> tuple[Tensor, Tensor]:

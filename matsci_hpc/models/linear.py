@@ -7,12 +7,15 @@ code by what the processor can do. On a Xeon with AMX, whole steps take 10 to 19
 should take the same path. Everything else (other types, other devices, autocast) is plain PyTorch.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from matsci_hpc.models.activation import Silu, silu, silu_backward
 from matsci_hpc.models.operators import define_operator
 from matsci_hpc.processor import this_processor
 
@@ -42,23 +45,54 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return result
 
 
+_NO_PARAMETERS: list[None] = []
+"""Not empty where nobody asks for derivatives of parameters. Seen by all threads: autograd has its own for each GPU."""
+
+
+@contextmanager
+def no_derivatives_of_parameters() -> Iterator[None]:
+    """Around `torch.autograd.grad` of inputs alone: functions made in Python are not told, and would derive weights."""
+    _NO_PARAMETERS.append(None)
+    try:
+        yield
+    finally:
+        _NO_PARAMETERS.pop()
+
+
+def _of_parameters(*operands: Tensor | None) -> bool:
+    """Whether operands are parameters or parts of such, and no results of what came before."""
+    return all(
+        each is None or isinstance(each, nn.Parameter) or isinstance(each._base, nn.Parameter)  # noqa: SLF001
+        for each in operands
+    )
+
+
+def _wanted(ctx: Any) -> tuple[bool, bool, bool]:
+    """Which derivatives of (x, weight, bias) to compute."""
+    of_x, of_weight, of_bias = ctx.needs_input_grad
+    if _NO_PARAMETERS and ctx.of_parameters:
+        return of_x, False, False
+    return of_x, of_weight, of_bias
+
+
 class _Linear(torch.autograd.Function):
     """`x @ weight.T + bias` for 2-D operands; its derivatives are products of the same form."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.of_parameters = _of_parameters(weight, bias)
         return multiply(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         gradient = gradients[0]
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        of_x, of_weight, of_bias = _wanted(ctx)
         return (
-            linear(gradient, weight.t()) if needs_x else None,
-            linear(gradient.t(), x.t()) if needs_weight else None,
-            gradient.sum(0) if needs_bias else None,
+            linear(gradient, weight.t()) if of_x else None,
+            linear(gradient.t(), x.t()) if of_weight else None,
+            gradient.sum(0) if of_bias else None,
         )
 
 
@@ -67,24 +101,20 @@ class _SiluLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
+        ctx.save_for_backward(x, weight)
+        ctx.of_parameters = _of_parameters(weight, bias)
         return multiply(functional.silu(x), weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         gradient = gradients[0]
-        x, weight, bias = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # a derivative of this derivative may be asked for
-            inputs = [each for each, needs in zip((x, weight, bias), wanted, strict=True) if needs]
-            found = iter(
-                torch.autograd.grad(linear(functional.silu(x), weight, bias), inputs, gradient, create_graph=True)
-            )
-            return tuple(next(found) if needs else None for needs in wanted)
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = _wanted(ctx)
+        times = linear if torch.is_grad_enabled() else multiply
         return (
-            torch.ops.aten.silu_backward(multiply(gradient, weight.t()), x) if wanted[0] else None,
-            multiply(gradient.t(), functional.silu(x).t()) if wanted[1] else None,
-            gradient.sum(0) if wanted[2] else None,
+            silu_backward(times(gradient, weight.t()), x) if of_x else None,
+            times(gradient.t(), functional.silu(x).t()) if of_weight else None,
+            gradient.sum(0) if of_bias else None,
         )
 
 
@@ -138,7 +168,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def silu_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`silu(x) @ weight.T + bias`: `linear` of activations that nothing else reads. Arguments as in `linear`."""
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
-        return linear(functional.silu(x), weight, bias)
+        return linear(silu(x), weight, bias)
     result: Tensor = _SiluLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return result
 
@@ -156,6 +186,6 @@ def mlp(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Sequentia
     widths = [inputs, *[hidden] * (layers - 1), outputs]
     modules: list[nn.Module] = []
     for i in range(layers):
-        modules += [nn.SiLU()] * (i > 0)
+        modules += [Silu()] * (i > 0)
         modules.append(Linear(widths[i], widths[i + 1]))
     return nn.Sequential(*modules)

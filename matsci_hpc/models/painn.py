@@ -119,8 +119,8 @@ class PaiNN(nn.Module):
 
     def forward(self, batch: Batch) -> Encoding:
         """Encode a batch of any size, also of no graphs."""
-        features, _ = self.atoms(batch)
-        return Encoding(features, batch.position, self.readout(features, batch))
+        features, vectors = self.atoms(batch)
+        return Encoding(features, batch.position, self.readout(features, batch), vectors)
 
     def atoms(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Invariant features [A, F] and vectors [A, 3, F] of the atoms."""

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils.hooks import RemovableHandle
 
 from matsci_hpc.parallel.communicator import Communicator, Pending
 from matsci_hpc.parallel.gradients import FlatGradients
@@ -84,10 +85,18 @@ class GradientExchange:
         self._begun = 0
         self._start_s = 0.0
         self._listens = False
+        self._hooks: list[RemovableHandle] = []
         if overlap and not ordered:
             for bucket in self._buckets:
                 for each in bucket.parameters:
-                    each.register_post_accumulate_grad_hook(partial(self._note, bucket))  # type: ignore[no-untyped-call]
+                    hook = each.register_post_accumulate_grad_hook(partial(self._note, bucket))  # type: ignore[no-untyped-call]
+                    self._hooks.append(hook)
+
+    def detach(self) -> None:
+        """Leave the parameters alone, before another exchange takes them over."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     @property
     def bucket_sizes(self) -> list[int]:

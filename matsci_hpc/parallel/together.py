@@ -54,6 +54,19 @@ def texts_of_all(comm: Communicator, text: str) -> list[str]:
     return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in comm.all_gather(message).tolist()]
 
 
+def gather_rows(comm: Communicator, rows: torch.Tensor) -> torch.Tensor:
+    """The rows of all ranks, one rank's after the other's: [all rows, width]; collective.
+
+    Args:
+        comm: the ranks.
+        rows: of this rank, [n, width]; n may differ from rank to rank.
+    """
+    counts = comm.all_gather(torch.tensor(len(rows))).tolist()
+    padded = rows.new_zeros(max(counts), rows.shape[1])
+    padded[: len(rows)] = rows
+    return torch.cat([own[:count] for own, count in zip(comm.all_gather(padded), counts, strict=True)])
+
+
 TURN_S = 1.0
 """Seconds of work between two looks at how the others fare."""
 _MESSAGE_BYTES = 2048

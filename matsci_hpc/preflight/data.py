@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from matsci_hpc.config.generated import MAX_SAMPLES
+from matsci_hpc.config.gradient_targets import unfit_gradients
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.opening import generated
@@ -13,6 +14,7 @@ from matsci_hpc.preflight.subject import Subject
 from matsci_hpc.preflight.words import counted
 from matsci_hpc.shards.manifest import Manifest, read_manifest
 from matsci_hpc.targets import NOT_LEARNED
+from matsci_hpc.training.derived import derivation_of
 
 
 def read_manifests(config: TrainConfig, subject: Subject) -> tuple[dict[Path, Manifest], list[Finding]]:
@@ -46,7 +48,7 @@ def data_findings(config: TrainConfig, manifests: Mapping[Path, Manifest]) -> It
     """Whether data sets fit each other and the config. Those that are not there yet are left out."""
     missing = len(manifests) < len(config.data.entries)
     faults = [*_same_data(manifests), *_targets(config, manifests, missing=missing)]
-    faults += [*_splits(config, manifests, missing=missing)]
+    faults += [*_splits(config, manifests, missing=missing), *_subset(config, manifests, missing=missing)]
     yield from faults
     if not any(each.level == "error" for each in faults):
         for folder, each in manifests.items():
@@ -95,34 +97,59 @@ def _targets(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing
                 yield Finding("error", "targets", text, "prepare them alike, or under another name")
     if missing:  # the others may have it
         return
-    for name in config.targets:
-        if name not in known:
+    specs = {name: manifests[folder].targets[name] for name, folder in known.items()}
+    for name, section in config.targets.items():
+        if section.of is not None:
+            try:
+                derivation_of(name, section, specs)
+            except UserInputError as error:
+                yield Finding("error", "targets", str(error))
+        elif name not in known:
             there = ", ".join(sorted(known)) or "none"
             yield Finding("error", "targets", f"targets.{name}: no data set has it; they have: {there}")
-        elif not manifests[known[name]].targets[name].is_number:
+        elif not specs[name].is_learnable:
             yield Finding("error", "targets", f"targets.{name}: {NOT_LEARNED}", "leave it out")
-    learnable = [name for name, folder in known.items() if manifests[folder].targets[name].is_number]
+    for fault in unfit_gradients(config.gradients, specs):
+        yield Finding("error", "targets", fault)
+    whole = [name for name, spec in specs.items() if spec.is_number]
     split = config.data.split
-    for name in config.targets or learnable:
+    columns = {name: section.of or name for name, section in config.targets.items()}
+    for name, column in (columns or dict(zip(whole, whole, strict=True))).items():
         labelled = [
             statistics.count
             for each in manifests.values()
-            if (statistics := each.statistics.get(split, {}).get(name)) is not None
+            if (statistics := each.statistics.get(split, {}).get(column)) is not None
         ]
-        if name in known and not sum(labelled) and any(each.splits.get(split) for each in manifests.values()):
+        if column in known and not sum(labelled) and any(each.splits.get(split) for each in manifests.values()):
             yield Finding("error", "targets", f"targets.{name}: no sample of split {split!r} carries it")
-    if not config.targets and not learnable:
+    if not config.targets and not whole:
+        of_atoms = sorted(name for name, spec in specs.items() if spec.is_learnable)
         advice = "name some under source.targets when preparing the data"
+        if of_atoms:
+            advice = f"those of atoms are learned where `targets` names them; it can name {', '.join(of_atoms)}"
         yield Finding("error", "targets", "the data sets have no target to learn", advice)
 
 
+def _subset(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing: bool) -> Iterator[Finding]:
+    """Whether the split has as many samples as are to be drawn from it."""
+    there = sum(each.splits.get(config.data.split, 0) for each in manifests.values())
+    if config.data.subset is not None and not missing and there < config.data.subset.samples:
+        text = f"data.subset: {config.data.subset.samples:,} samples, and split {config.data.split!r} has {there:,}"
+        yield Finding("error", "data", text, "ask for no more, or leave it out to train on all")
+
+
 def _splits(config: TrainConfig, manifests: Mapping[Path, Manifest], *, missing: bool) -> Iterator[Finding]:
-    wanted = {"data.split": config.data.split, "data.held_out": config.data.held_out}
+    wanted = {
+        "data.split": config.data.split,
+        "data.held_out": config.data.held_out,
+        "evaluate.final_split": config.evaluate.final_split,
+    }
     if config.data.split == config.data.held_out:
         yield Finding("error", "data", f"data.held_out: {config.data.split!r} is trained on", "name another split")
     for key, split in wanted.items():
         if split is None or missing or any(each.splits.get(split) for each in manifests.values()):
             continue
         known = sorted({name for each in manifests.values() for name, count in each.splits.items() if count})
-        advice = f"name one of {', '.join(known)}" + (", or null to hold out nothing" if "held" in key else "")
+        null = {"data.held_out": ", or null to hold out nothing", "evaluate.final_split": ", or null for none"}
+        advice = f"name one of {', '.join(known)}{null.get(key, '')}"
         yield Finding("error", "data", f"{key}: no sample is in split {split!r}", advice)

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import MachineError, UserInputError
@@ -47,6 +47,8 @@ class Trial:
         evaluation_s: time of a rank's share of an evaluation.
         look_s: longest time in an evaluation until a wish to stop is heard.
         average_bytes: of that mean.
+        beginning: what is taken from the run of `init_from` and what is not, in words.
+        beginning_warnings: what of it may be a mistake.
     """
 
     threads: int
@@ -72,6 +74,8 @@ class Trial:
     evaluation_s: float
     look_s: float
     average_bytes: int = 0
+    beginning: list[str] = field(default_factory=list)
+    beginning_warnings: list[str] = field(default_factory=list)
 
     @property
     def checkpoint_bytes(self) -> int:

@@ -14,6 +14,7 @@ from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.chain import Link
 from matsci_hpc.launch.sites.model import Site
+from matsci_hpc.preflight.beginning import beginning_findings
 from matsci_hpc.preflight.data import data_findings, read_manifests
 from matsci_hpc.preflight.finding import Finding
 from matsci_hpc.preflight.folder import data_set_findings, run_findings
@@ -76,6 +77,7 @@ def look(subject: Subject) -> list[Finding]:
     if isinstance(config, TrainConfig):
         findings += guarded("run_dir", lambda: run_findings(config))
         findings += guarded("data", lambda: _data(config, subject))
+        findings += guarded("init_from", lambda: _beginning(config, subject))
         findings += guarded("batch", lambda: batch_findings(config, job.ranks))
         findings += guarded("batch", lambda: speed_findings(config, job.ranks))
     elif isinstance(config, PrepConfig):
@@ -95,3 +97,8 @@ def _data(config: TrainConfig, subject: Subject) -> Iterator[Finding]:
     manifests, missing = read_manifests(config, subject)
     yield from missing
     yield from data_findings(config, manifests)
+
+
+def _beginning(config: TrainConfig, subject: Subject) -> Iterator[Finding]:
+    manifests, _ = read_manifests(config, subject)
+    yield from beginning_findings(config, manifests, subject)

@@ -77,9 +77,12 @@ def _training(config: TrainConfig, subject: Subject, like: Path | None, before: 
     findings = []
     for folder, manifest in manifests.items():
         findings += guarded("data", partial(shard_findings, folder, manifest))
-    broken = [each for each in before + findings if each.level == "error" and each.topic in {"data", "targets"}]
+    broken = [
+        each for each in before + findings if each.level == "error" and each.topic in {"data", "targets", "init_from"}
+    ]
     if missing or broken:
-        text = "memory, wall time, margin and disk need the data sets, so they were not looked at"
+        need = "what the run begins with" if broken and broken[0].topic == "init_from" else "the data sets"
+        text = f"memory, wall time, margin and disk need {need}, so they were not looked at"
         return [*findings, Finding("note", "measured", text)]
     return findings + guarded("measured", lambda: _measured(config, subject, like))
 
@@ -90,6 +93,8 @@ def _measured(config: TrainConfig, subject: Subject, like: Path | None) -> Itera
     cores = len(os.sched_getaffinity(0))
     threads = max(1, cores // job.ranks) if site.scheduler == "local" else job.components[0].cpus_per_rank
     trial = measure(subject, job.ranks, min(threads, cores))
+    yield from (Finding("ok", "init_from", text) for text in trial.beginning)
+    yield from (Finding("warning", "init_from", text) for text in trial.beginning_warnings)
     yield from (Finding("warning", "balance", text) for text in trial.warnings)
     if not trial.warnings:
         yield Finding(

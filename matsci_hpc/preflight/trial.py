@@ -34,7 +34,7 @@ from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.preflight.measured import Trial
 from matsci_hpc.telemetry.recorder import private_bytes
 from matsci_hpc.training.evaluation import BATCH_COST, BATCHES_PER_LOOK
-from matsci_hpc.training.initial_encoder import choose_origin
+from matsci_hpc.training.fine_tuning import survey
 from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.lone_step import accumulate_gradients, update_parameters
 from matsci_hpc.training.setup import Run, build_run
@@ -73,16 +73,17 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
         limit_s: after so long no further step begins.
 
     Raises:
-        UserInputError: data and config do not fit, or `init_from` has no encoder of this kind.
+        UserInputError: data and config do not fit, or what `init_from` names does not.
         MachineError: a shard is missing or damaged, or IPEX cannot be used here.
     """
     if config.optimize == "ipex":
         load_ipex("cpu" if config.device == "auto" else config.device)
     import_s = process_age_s()
-    if config.init_from is not None:
-        choose_origin(config.init_from, config.model)
     start_s = time.perf_counter()
     run = build_run(config, open_collection(config.data), SingleProcess(), torch.device("cpu"))
+    beginning = None
+    if config.init_from is not None:
+        beginning = survey(config, run.model, run.tasks, run.collection)
     gradients = FlatGradients(run.model.parameters())
     parameter_bytes = sum(each.numel() * each.element_size() for each in run.model.parameters())
     average_bytes = 0 if run.average is None else sum(each.nbytes for each in run.average.means.values())
@@ -118,6 +119,8 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
         evaluation_s=evaluation.share_s,
         look_s=evaluation.look_s,
         average_bytes=average_bytes,
+        beginning=[*beginning.in_words()] if beginning is not None else [],
+        beginning_warnings=beginning.warnings if beginning is not None else [],
     )
 
 

@@ -2,10 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from matsci_hpc.config.study import StudyConfig
+from matsci_hpc.config.run_set import RunSetConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.sites.model import Site
 from matsci_hpc.scaling.study_plan import StudyRun, site_of
@@ -58,7 +58,7 @@ def threads_of(provenance: Mapping[str, Any]) -> str:
     return str(environment.get("OMP_NUM_THREADS", "unknown")) if isinstance(environment, dict) else "unknown"
 
 
-def refuse_other_code(study: StudyConfig, site: Site, finished: list[StudyRun]) -> None:
+def refuse_other_code(study: RunSetConfig, site: Site, finished: Sequence[StudyRun]) -> None:
     """See to it, before anything is started, that the runs to come are comparable with those that are there.
 
     Where ranks run on other nodes or in an image, nobody knows here which code they will run: only those that are there
@@ -85,13 +85,13 @@ def refuse_other_code(study: StudyConfig, site: Site, finished: list[StudyRun]) 
         )
 
 
-def refuse_other_threads(study: StudyConfig, site: Site, finished: list[StudyRun]) -> None:
+def refuse_other_threads(study: RunSetConfig, site: Site, finished: Sequence[StudyRun]) -> None:
     """See to it, before anything is started here, that ranks get as many threads as those that are there had.
 
     Raises:
         UserInputError: the study was extended, and its largest run now leaves another number.
     """
-    if site.scheduler != "local" or "threads" in study.axes or "hardware" in study.allow:
+    if site.scheduler != "local" or study.sets_threads or "hardware" in study.allow:
         return
     for run in finished:
         before = threads_of(read_provenance(run))

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from matsci_hpc.config.loading import dump_config, flat, load_config
 from matsci_hpc.config.prep import PrepConfig
-from matsci_hpc.config.study import StudyConfig
+from matsci_hpc.config.run_set import RunSetConfig
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import MatsciError, UserInputError
 from matsci_hpc.folder_lock import FolderLock
@@ -56,7 +56,8 @@ class StudyFolder:
         study: whose folder.
     """
 
-    def __init__(self, study: StudyConfig) -> None:
+    def __init__(self, study: RunSetConfig) -> None:
+        self._kind = study.kind
         self.path = absolute(study.out)
         self.logs = self.path / "logs"
         self.jobs = self.path / "jobs"
@@ -83,7 +84,7 @@ class StudyFolder:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise output_error(self.path, error) from None
-        return FolderLock(self.path, f"{self.path}: {{holder}} is at work on this study; wait for it")
+        return FolderLock(self.path, f"{self.path}: {{holder}} is at work on this {self._kind}; wait for it")
 
     def note_start(self, run: StudyRun, site: str, **facts: Any) -> None:
         """Note where a run was started, or how a start on this machine ended."""
@@ -109,13 +110,13 @@ class StudyFolder:
         sites = [line["site"] for line in _lines(self.starts) if isinstance(line.get("site"), str)]
         return sites[-1] if sites else None
 
-    def keep_study(self, study: StudyConfig) -> None:
-        """Write the resolved study beside its runs.
+    def keep_study(self, study: RunSetConfig) -> None:
+        """Write the resolved config of the whole set beside its runs.
 
         Raises:
             UserInputError, MachineError: it cannot be written.
         """
-        write_atomic(self.path / "study.yaml", dump_config(study).encode())
+        write_atomic(self.path / f"{study.kind}.yaml", dump_config(study).encode())
 
     def set_aside(self, run: StudyRun) -> None:
         """Move what a run that was broken off has left, so that it begins anew: times of a torn run are no use.
@@ -135,7 +136,7 @@ class StudyFolder:
             raise output_error(run.job.output, error) from None
 
 
-def data_to_make(study: StudyConfig, site: Site) -> list[Job]:
+def data_to_make(study: RunSetConfig, site: Site) -> list[Job]:
     """The jobs that make the data which the runs read; what is whole already needs none.
 
     Raises:

@@ -91,7 +91,7 @@ def plan_runs(study: StudyConfig, site: Site) -> list[StudyRun]:
     points = list(_points(study))
     if len(points) * study.repeats > MOST_RUNS:
         raise UserInputError(f"the study has {len(points) * study.repeats:,} runs, more than {MOST_RUNS:,}")
-    first = {_name(point): _describe(study, site, point) for point in points}
+    first = {name_of(point): _describe(study, site, point) for point in points}
     if len(first) < len(points):
         raise UserInputError("axes: two combinations would share a folder; write their values otherwise")
     if site.scheduler == "local" and "threads" not in study.axes:
@@ -106,7 +106,7 @@ def plan_runs(study: StudyConfig, site: Site) -> list[StudyRun]:
 
 def in_text(value: Any) -> str:
     """A value of an axis as people write it."""
-    return value if isinstance(value, str) else _yaml(value)
+    return value if isinstance(value, str) else in_yaml(value)
 
 
 def site_of(run: StudyRun, site: Site) -> Site:
@@ -135,7 +135,8 @@ def _place(seed: int, repeat: int, name: str) -> bytes:
     return hashlib.blake2b(f"{seed}/{repeat}/{name}".encode()).digest()
 
 
-def _name(point: Mapping[str, Any]) -> str:
+def name_of(point: Mapping[str, Any]) -> str:
+    """Name of the folder of a run that stands there on the axes."""
     return "_".join(f"{axis}={_short(in_text(value))}" for axis, value in point.items())
 
 
@@ -161,7 +162,7 @@ def _describe(study: StudyConfig, site: Site, point: Mapping[str, Any]) -> Study
         if one in fixed:
             fixed.setdefault(other, None)
     try:
-        training = isinstance(read_any_config(base, _overrides(study.overrides)), TrainConfig)
+        training = isinstance(read_any_config(base, as_overrides(study.overrides)), TrainConfig)
         _refuse_unfit(study, training=training)
         if training:
             fixed |= {"steps": study.planned_steps, "log_every": study.log_every}
@@ -169,16 +170,16 @@ def _describe(study: StudyConfig, site: Site, point: Mapping[str, Any]) -> Study
             fixed.setdefault("data.held_out", None)
             fixed.setdefault("max_time_s", None)
             fixed.setdefault("checkpoint.every_steps", study.planned_steps)
-        words = _overrides(fixed)
+        words = as_overrides(fixed)
         job = describe_job(base, words, site, request)
         speeds = job.overrides[len(words) :]  # of unequal nodes
         if study.scaling == "weak":
             fixed |= _grown(point, job, read_any_config(base, words))
-        overrides = (*_overrides(fixed), *speeds)
+        overrides = (*as_overrides(fixed), *speeds)
         config = read_any_config(base, overrides)
     except UserInputError as error:
-        raise UserInputError(f"{_name(point)}: {error}") from None
-    return StudyRun(_name(point), point, 0, point.get("threads"), replace(job, overrides=overrides), config)
+        raise UserInputError(f"{name_of(point)}: {error}") from None
+    return StudyRun(name_of(point), point, 0, point.get("threads"), replace(job, overrides=overrides), config)
 
 
 def _refuse_unfit(study: StudyConfig, *, training: bool) -> None:
@@ -210,7 +211,7 @@ def _repeated(study: StudyConfig, name: str, run: StudyRun, repeat: int) -> Stud
     full = f"{name}_repeat={repeat}"
     output = absolute(study.out) / "runs" / full
     key = "run_dir" if isinstance(run.config, TrainConfig) else "out"
-    overrides = (*run.job.overrides, f"{key}={_yaml(str(output))}")
+    overrides = (*run.job.overrides, f"{key}={in_yaml(str(output))}")
     config = run.config.model_copy(update={key: output})
     return replace(
         run,
@@ -221,12 +222,12 @@ def _repeated(study: StudyConfig, name: str, run: StudyRun, repeat: int) -> Stud
     )
 
 
-def _overrides(keys: Mapping[str, Any]) -> tuple[str, ...]:
+def as_overrides(keys: Mapping[str, Any]) -> tuple[str, ...]:
     """`key=value` words."""
-    return tuple(f"{key}={_yaml(value)}" for key, value in keys.items())
+    return tuple(f"{key}={in_yaml(value)}" for key, value in keys.items())
 
 
-def _yaml(value: Any) -> str:
+def in_yaml(value: Any) -> str:
     """JSON is YAML, too; letters beyond ASCII stay, since paths may hold bytes that are none."""
     return json.dumps(value, ensure_ascii=False)
 

@@ -1,10 +1,13 @@
-"""`matsci-hpc study run`: the runs of a study one after the other on this machine."""
+"""`matsci-hpc study run` and `compare run`: the runs of a set one after the other on this machine."""
 
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+from matsci_hpc.config.run_set import RunSetConfig
 from matsci_hpc.config.study import StudyConfig
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.launch.job import Job
@@ -17,6 +20,7 @@ from matsci_hpc.scaling.study_plan import StudyRun, plan_runs, site_of
 
 BUSY = 0.5
 """Load of a core from which on other programs matter."""
+RunT = TypeVar("RunT", bound=StudyRun)
 STOPPED = 130
 """Exit code of a study that was asked to stop."""
 
@@ -27,38 +31,69 @@ def run_study(study: StudyConfig, site_name: str | None = None) -> int:
     Finished runs are kept. One that was broken off is set aside and begun anew, since its times are of two lives.
 
     Returns:
+        As of `run_here`.
+
+    Raises:
+        UserInputError, MachineError: as of `run_here`.
+    """
+    from matsci_hpc.scaling.measure import measure
+
+    def tell(run: StudyRun) -> str:
+        found = measure(run, study.warmup_steps)
+        step = f", {1e3 * found.step_time_s:.1f} ms a step" if found.step_time_s is not None else ""
+        return f"{found.throughput:,.0f} samples/s{step}"
+
+    return run_here(study, lambda site: plan_runs(study, site), tell, site_name)
+
+
+def run_here(
+    config: RunSetConfig,
+    plan: Callable[[Site], Sequence[RunT]],
+    tell: Callable[[RunT], str],
+    site_name: str | None = None,
+) -> int:
+    """Make what is missing of a set of runs.
+
+    Args:
+        config: of the set.
+        plan: its runs in their order.
+        tell: what a complete run came to, in a few words; raises UserInputError where its records lack that.
+        site_name: of this machine, instead of the site that the config names.
+
+    Returns:
         Exit code: 0 if all runs are complete, else that of the first that failed.
 
     Raises:
-        UserInputError: study, site and what lies in its folder do not fit, or a data set cannot be prepared.
+        UserInputError: config, site and what lies in its folder do not fit, or a data set cannot be prepared.
         MachineError: no launcher, or the folder cannot be written.
     """
-    name = site_name or study.site
+    name = site_name or config.site
     site = load_site(name)
     if site.scheduler != "local":
         raise UserInputError(
-            f"the site {name} has {site.scheduler}: `matsci-hpc study submit` hands runs to it; "
+            f"the site {name} has {site.scheduler}: `matsci-hpc {config.verb} submit` hands runs to it; "
             "--site local runs them here"
         )
-    runs = plan_runs(study, site)
-    data = data_to_make(study, site)
-    folder = StudyFolder(study)
+    runs = plan(site)
+    data = data_to_make(config, site)
+    folder = StudyFolder(config)
     lock = folder.lock()
     lock.acquire()
     try:
-        missing = runs_to_make(study, site, folder, runs)
-        folder.keep_study(study)
+        missing = runs_to_make(config, site, folder, runs)
+        folder.keep_study(config)
         print(f"{len(runs)} runs, {len(runs) - len(missing)} of them complete; logs: {folder.logs}", flush=True)
         if missing:
-            _warn_of_others()
+            if config.by_time:
+                _warn_of_others()
             for job in data:
                 _prepare(job, site, folder)
-        return _make(runs, missing, _Place(name, site, folder, study.warmup_steps))
+        return _make(runs, missing, _Place(name, site, folder, tell, begins_anew=config.by_time))
     finally:
         lock.release()
 
 
-def runs_to_make(study: StudyConfig, site: Site, folder: StudyFolder, runs: list[StudyRun]) -> list[StudyRun]:
+def runs_to_make(study: RunSetConfig, site: Site, folder: StudyFolder, runs: Sequence[RunT]) -> list[RunT]:
     """Runs that are not complete; broken ones are set aside later, when their turn comes.
 
     Raises:
@@ -72,7 +107,7 @@ def runs_to_make(study: StudyConfig, site: Site, folder: StudyFolder, runs: list
     complete = [run for run in runs if states[run.name].standing == "complete"]
     missing = [run for run in runs if states[run.name].standing != "complete"]
     refuse_other_code(study, site, complete)
-    if missing:
+    if missing and study.by_time:
         refuse_other_threads(study, site, complete)
     return missing
 
@@ -99,23 +134,25 @@ def _prepare(job: Job, site: Site, folder: StudyFolder) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(Generic[RunT]):
     """Where and how runs are made.
 
     Attributes:
         name: of the site.
         site: this machine.
         folder: of the study.
-        warmup_steps: that do not count.
+        tell: what a complete run came to.
+        begins_anew: whether a run that was broken off is of no use; else it goes on from its checkpoint.
     """
 
     name: str
     site: Site
     folder: StudyFolder
-    warmup_steps: int
+    tell: Callable[[RunT], str]
+    begins_anew: bool
 
 
-def _make(runs: list[StudyRun], missing: list[StudyRun], place: _Place) -> int:
+def _make(runs: Sequence[RunT], missing: Sequence[RunT], place: _Place[RunT]) -> int:
     failed: list[tuple[str, int]] = []
     for run in missing:
         state = state_of(run, place.folder.log(run.name))
@@ -124,7 +161,9 @@ def _make(runs: list[StudyRun], missing: list[StudyRun], place: _Place) -> int:
             print(f"{where}: left alone: {state.reason}", flush=True)
             failed.append((run.name, UserInputError.exit_code))
             continue
-        if state.standing == "broken off":
+        if state.standing == "broken off" and not place.begins_anew:
+            print(f"{where}: goes on, it was {state.reason}", flush=True)
+        elif state.standing == "broken off":
             place.folder.set_aside(run)
             print(f"{where}: begins anew, it was {state.reason}", flush=True)
         code, text = _make_one(run, place)
@@ -140,7 +179,7 @@ def _make(runs: list[StudyRun], missing: list[StudyRun], place: _Place) -> int:
     return 0
 
 
-def _make_one(run: StudyRun, place: _Place) -> tuple[int, str]:
+def _make_one(run: RunT, place: _Place[RunT]) -> tuple[int, str]:
     """Start a run and wait for it.
 
     Returns:
@@ -161,11 +200,7 @@ def _make_one(run: StudyRun, place: _Place) -> tuple[int, str]:
         return STOPPED, f"ended by a signal after {wall_s:.1f} s"
     if code != 0:
         return code, f"failed with exit code {code}: {last_line(log)}; its log: {log}"
-    from matsci_hpc.scaling.measure import measure
-
     try:
-        found = measure(run, place.warmup_steps)
+        return 0, f"{place.tell(run)}, {wall_s:.1f} s in all"
     except UserInputError as error:
         return MachineError.exit_code, str(error)
-    step = f", {1e3 * found.step_time_s:.1f} ms a step" if found.step_time_s is not None else ""
-    return 0, f"{found.throughput:,.0f} samples/s{step}, {wall_s:.1f} s in all"

@@ -1,6 +1,6 @@
 """`matsci-hpc study plan`: what a study would do, in its order; nothing is written."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from matsci_hpc.config.study import StudyConfig
@@ -27,7 +27,7 @@ def show_plan(study: StudyConfig, site_name: str | None = None) -> str:
     lines = [
         f"{study.scaling} scaling of {study.base}: {len(runs)} runs, {study.repeats} repeats, below {study.out}/runs",
         *(f"first: prep {job.config} to {job.output}" for job in data_to_make(study, site)),
-        *_aligned([HEADER, *rows]),
+        *aligned([HEADER, *rows], frozenset({1, 5, 8})),
     ]
     known = [measured[_point(run)] for run in runs if _point(run) in measured]
     if known:
@@ -71,9 +71,14 @@ def _point(run: StudyRun) -> str:
     return run.name.rpartition("_repeat=")[0]
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
-    left = {1, 5, 8}
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Rows of a table as lines: columns as wide as their widest cell, text to the left, numbers to the right.
+
+    Args:
+        rows: the header first, all of one length.
+        left: columns of text.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
             cell.ljust(width) if column in left else cell.rjust(width)

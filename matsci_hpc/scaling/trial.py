@@ -106,7 +106,7 @@ class _Stepper:
         run, batch_config = self.run, self.run.config.batch
         costs = COST.of(run.collection.atoms(share), run.collection.edges(share))
         parts = micro_batches(costs, batch_config.micro_batches, batch_config.micro_cost)
-        targets = {task.name: max(1, int(run.collection.present(task.name, share).sum())) for task in run.tasks}
+        targets = {name: max(1, count) for name, count in run.collection.carriers(share).items()}
         if counts:
             # A run opens each shard once, and its memory is mapped once; in a trial every other sample would do that.
             for part in parts:

@@ -5,7 +5,8 @@
         optimizer.safetensors   `NAME|STATE` for every parameter, and the state of torch's random numbers
         course.safetensors      what records and remedies remember of the steps so far (`course.py`)
         average.safetensors     as model.safetensors with averaged parameters, if the run averages them
-        state.json              format, program version, seed, ranks; step, time, best evaluation, data
+        state.json              format, program version, seed, ranks; step, time, best evaluation, data; and of what
+                                kind these are (`learned_from.py`)
         config.yaml             resolved config of the life that saved it
         checksums.json          XXH3-128 of the files above, written last
 
@@ -73,6 +74,7 @@ class Snapshot:
         seed, ranks: of the life that made it.
         course: what records and remedies remember.
         average: averaged parameters and the buffers; empty if there are none.
+        learned_from: what state.json says of the data (`learned_from.py`), as JSON.
     """
 
     state: RunState
@@ -83,6 +85,7 @@ class Snapshot:
     ranks: int
     course: dict[str, Tensor] = field(default_factory=dict)
     average: dict[str, Tensor] = field(default_factory=dict)
+    learned_from: dict[str, Any] = field(default_factory=dict)
 
 
 def take_snapshot(
@@ -95,6 +98,7 @@ def take_snapshot(
     ranks: int,
     course: dict[str, Tensor] | None = None,
     average: dict[str, Tensor] | None = None,
+    learned_from: dict[str, Any] | None = None,
 ) -> Snapshot:
     """Copy everything that a checkpoint holds."""
     return Snapshot(
@@ -106,6 +110,7 @@ def take_snapshot(
         ranks=ranks,
         course=_copies(course or {}),
         average=_copies({**model.state_dict(), **average}) if average else {},
+        learned_from=learned_from or {},
     )
 
 
@@ -224,6 +229,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         model.load_state_dict(load_file(path / "model.safetensors"))
         tensors = load_file(path / "optimizer.safetensors")
         torch.set_rng_state(tensors.pop(RANDOM_STATE))
+        optimizer.state.clear()  # of steps after the checkpoint, in which more was trained
         names = dict(model.named_parameters())
         for key, tensor in tensors.items():
             name, _, entry = key.partition("|")
@@ -280,6 +286,7 @@ def _files(snapshot: Snapshot) -> dict[str, Callable[[], bytes]]:
     """Content of each file by its name, made when it is written: never two large ones in memory."""
     about = {"format_version": FORMAT_VERSION, "matsci_hpc": matsci_hpc.__version__}
     about |= {"seed": snapshot.seed, "ranks": snapshot.ranks, "run": asdict(snapshot.state)}
+    about |= {"learned_from": snapshot.learned_from} if snapshot.learned_from else {}
     return {
         "model.safetensors": lambda: save(snapshot.model),
         "optimizer.safetensors": lambda: save(snapshot.optimizer),

@@ -7,7 +7,7 @@ forward pass as it can. Either way parameters keep their names, so that checkpoi
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,7 +23,13 @@ SHAPES = 64
 model, precision, and training or evaluation, none for a size."""
 
 
-def optimize_model(model: nn.Module, encoder: nn.Module, sample: Callable[[], Batch], precision: Precision) -> None:
+def optimize_model(
+    model: nn.Module,
+    encoder: nn.Module,
+    sample: Callable[[], Batch],
+    precision: Precision,
+    phases: Sequence[Callable[[], object]] = (lambda: None,),
+) -> None:
     """Compile an encoder in its place, and run the model on a sample, so that no step waits for the compiler.
 
     Args:
@@ -31,6 +37,7 @@ def optimize_model(model: nn.Module, encoder: nn.Module, sample: Callable[[], Ba
         encoder: to compile.
         sample: makes a batch of a few samples, in the precision of the run.
         precision: of the run.
+        phases: each lets the model train what it trains in one phase of the run, which the compiler has to know.
 
     Raises:
         MachineError: what the compiler needs is not there, or it fails.
@@ -43,7 +50,9 @@ def optimize_model(model: nn.Module, encoder: nn.Module, sample: Callable[[], Ba
     else:
         encoder.compile(dynamic=True)
     try:
-        _run_once(model, sample(), precision)
+        for begin_phase in phases:
+            begin_phase()
+            _run_once(model, sample(), precision)
     except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:  # noqa: SLF001
         reason = " ".join(str(error).split())[:300]
         raise MachineError(

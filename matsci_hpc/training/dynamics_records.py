@@ -11,7 +11,13 @@ from matsci_hpc.loading.loader import StepWork
 from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.telemetry.dynamics.adam_ratio import RatioShape, adam_ratios, ratio_shape, together
 from matsci_hpc.telemetry.dynamics.autocorrelation import Autocorrelation
-from matsci_hpc.telemetry.dynamics.groups import effective_rates, group_norms, layer_groups, total_norm
+from matsci_hpc.telemetry.dynamics.groups import (
+    effective_rates,
+    group_name,
+    group_norms,
+    layer_groups,
+    total_norm,
+)
 from matsci_hpc.telemetry.dynamics.noise_scale import NoiseEstimate, NoiseScale
 from matsci_hpc.telemetry.dynamics.projection import DIMENSION, Projection, runs_of
 from matsci_hpc.telemetry.recorder import JsonLines
@@ -45,18 +51,27 @@ class DynamicsRecords:
         if not self._on or run.comm.rank != 0:
             return
         self._lines = JsonLines(run.folder.dynamics)
-        self._groups = layer_groups(run.model.named_parameters())
-        self._sizes = {name: sum(each.numel() for each in group) for name, group in self._groups.items()}
-        self._parameters = [each for group in self._groups.values() for each in group]
-        # Counted from the model's end, which for one rank is the order of the buffer itself.
-        order = [each for each in list(run.model.parameters())[::-1] if each.requires_grad]
-        self._project = Projection(run.config.seed, runs_of(gradients.parameters, order), gradients.buffer.device)
+        self.follow(gradients)
         self._correlation = Autocorrelation(
             config.lags, DIMENSION, run.config.spikes.before + 1, gradients.buffer.device
         )
         self._noise = NoiseScale()
         run.course.attach("autocorrelation", self._correlation)
         run.course.attach("noise", self._noise)
+
+    def follow(self, gradients: FlatGradients) -> None:
+        """Look at the parameters that are trained from now on, whose gradients these are."""
+        run = self._run
+        self._gradients = gradients
+        if self._lines is None:
+            return
+        self._groups = layer_groups(run.model.named_parameters())
+        self._sizes = {name: sum(each.numel() for each in group) for name, group in self._groups.items()}
+        self._parameters = [each for group in self._groups.values() for each in group]
+        # Counted from the model's end, which for one rank is the order of the buffer itself; and over all that are
+        # trained in some step, so that gradients before and after a part thaws are projected alike.
+        order = list(run.freezing.named.values())[::-1]
+        self._project = Projection(run.config.seed, runs_of(gradients.parameters, order), gradients.buffer.device)
 
     def measures(self, step: int) -> bool:
         """Whether all ranks measure a step, from 1, in full."""
@@ -163,6 +178,8 @@ class DynamicsRecords:
             "noise": {"scale": self._noise.value, **asdict(noise)} if noise is not None else None,
             "groups": groups,
         }
+        if run.freezing.frozen:
+            record["frozen"] = list(dict.fromkeys(group_name(name) for name in sorted(run.freezing.frozen)))
         if spike is not None:
             before = self._watch.last.records()
             likeness = self._correlation.neighbours(len(before) + 1)

@@ -14,6 +14,7 @@ from matsci_hpc.loading.plan import COST
 from matsci_hpc.loading.sanity import checked_batch
 from matsci_hpc.models.registry import Model
 from matsci_hpc.parallel.communicator import Communicator
+from matsci_hpc.parallel.together import gather_rows
 from matsci_hpc.training.precision import Precision
 from matsci_hpc.training.tasks import Task
 
@@ -44,12 +45,13 @@ def evaluate(
         stop_requested: whether this rank was asked to stop.
 
     Returns:
-        samples, loss (weighted sum over targets), metrics by target, per_class accuracies, time_taken_s; None if any
-        rank was asked to stop meanwhile.
+        samples, loss (sum over targets by the weights of the config), metrics by target, per_class accuracies,
+        time_taken_s; None if any rank was asked to stop meanwhile.
     """
     start_s = time.perf_counter()
     costs = COST.of(collection.atoms(samples), collection.edges(samples))
     sums = [torch.zeros(task.sum_count, dtype=torch.float64) for task in tasks]
+    scores = [[torch.empty(0, 2, dtype=torch.float64)] for _ in tasks]
     model.eval()
     shares = evaluation_share(costs, comm.rank, comm.size, BATCH_COST)
     rounds = torch.tensor(len(shares))
@@ -62,7 +64,11 @@ def evaluate(
                 with precision.autocast():
                     outputs = model(batch)
                 for i, task in enumerate(tasks):
-                    sums[i] += task.sums(model, precision.widen(outputs[task.name]), batch).cpu()
+                    output = precision.widen(outputs[task.name])
+                    sums[i] += task.sums(model, output, batch).cpu()
+                    found = task.scores(model, output, batch)
+                    if found is not None:
+                        scores[i].append(found.cpu())
             comm.activity.tick()
             if number % BATCHES_PER_LOOK == 0:
                 asked = torch.tensor(float(stop_requested()))
@@ -76,8 +82,10 @@ def evaluate(
     flat = torch.cat(sums)
     comm.all_reduce(flat)
     metrics, per_class, loss = {}, {}, 0.0
-    for task, part in zip(tasks, torch.split(flat, [task.sum_count for task in tasks]), strict=True):
-        metrics[task.name], by_class = task.metrics(part)
+    parts = torch.split(flat, [task.sum_count for task in tasks])
+    for task, part, own in zip(tasks, parts, scores, strict=True):
+        of_all = gather_rows(comm, torch.cat(own)) if task.measure.scored else None
+        metrics[task.name], by_class = task.metrics(part, of_all)
         if by_class:
             per_class[task.name] = by_class
         loss += task.weight * float(metrics[task.name].get("loss") or 0.0)

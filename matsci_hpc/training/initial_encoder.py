@@ -1,22 +1,22 @@
 """Fine-tuning: the encoder of another run as the start of this one.
 
-Only the parameters of the encoder are taken: their average where that run kept one, for it is what was evaluated. Heads
-are those of this run's seed, and the scaling of a target is that of this run's data.
+Which checkpoint that is, and its parameters: their average where that run kept one, for it is what was evaluated. What
+else is taken, and whether all of it fits this run, is up to `fine_tuning.py`.
 """
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
-from matsci_hpc.config.loading import flat, load_config
 from matsci_hpc.config.model import Model as ModelSection
-from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.models.registry import Model
 from matsci_hpc.training.checkpoint import (
@@ -28,9 +28,8 @@ from matsci_hpc.training.checkpoint import (
     saved_state,
     verify_checkpoint,
 )
+from matsci_hpc.training.encoder_shape import refuse_other_shape
 
-OF_NO_PARAMETER = {"backend", "head_layers", "readout"}
-"""Keys of the model that the encoder's parameters do not depend on: the readout comes after all of them."""
 MODEL, AVERAGE = "model.safetensors", "average.safetensors"
 
 
@@ -85,7 +84,7 @@ def choose_origin(init_from: Path, model: ModelSection) -> Origin:
         ) from None
     except OSError as error:
         raise _vanished(path, error) from None
-    _refuse_other_shape(path, model)
+    refuse_other_shape(path, model)
     return Origin(str(path.absolute()), state.step, file.partition(".")[0], checksum)
 
 
@@ -96,20 +95,53 @@ def load_encoder(path: Path, model: Model) -> None:
         UserInputError: parameters are missing or of another shape.
         MachineError: the checkpoint can no longer be read.
     """
-    try:
-        saved = load_file(path / _weights(path))
-    except (OSError, SafetensorError) as error:
-        raise _vanished(path, error) from None
+    saved = saved_tensors(path)
+    refuse_other_parameters(path, model, {name: tuple(value.shape) for name, value in saved.items()})
     with torch.no_grad():
         for name, parameter in model.encoder.named_parameters():
-            value = saved.get(f"encoder.{name}")
-            if value is None or value.shape != parameter.shape:
-                found = "missing" if value is None else f"of shape {list(value.shape)}"
-                raise UserInputError(
-                    f"init_from: {path}: encoder.{name} is {found}, and of shape {list(parameter.shape)} here; it was "
-                    "saved by another release of matsci-hpc: train that run again with this one"
-                )
-            parameter.copy_(value)
+            parameter.copy_(saved[f"encoder.{name}"])
+
+
+def refuse_other_parameters(path: Path, model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """See to it that a checkpoint holds every parameter of a model's encoder.
+
+    Args:
+        path: of the checkpoint.
+        model: of the run that starts.
+        shapes: of all that the checkpoint holds.
+
+    Raises:
+        UserInputError: parameters are missing or of another shape.
+    """
+    for name, parameter in model.encoder.named_parameters():
+        shape = shapes.get(f"encoder.{name}")
+        if shape != tuple(parameter.shape):
+            found = "missing" if shape is None else f"of shape {list(shape)}"
+            raise UserInputError(
+                f"init_from: {path}: encoder.{name} is {found}, and of shape {list(parameter.shape)} here; it was "
+                "saved by another release of matsci-hpc: train that run again with this one"
+            )
+
+
+def saved_tensors(path: Path, file: str | None = None) -> dict[str, Tensor]:
+    """All tensors in a file of a verified checkpoint; by default in that which the encoder is taken from.
+
+    Raises:
+        MachineError: the checkpoint can no longer be read.
+    """
+    try:
+        return load_file(path / (file or _weights(path)))
+    except (OSError, SafetensorError) as error:
+        raise _vanished(path, error) from None
+
+
+def saved_shapes(path: Path, file: str | None = None) -> dict[str, tuple[int, ...]]:
+    """Their shapes, read without the tensors; arguments and errors as of `saved_tensors`."""
+    try:
+        with safe_open(path / (file or _weights(path)), framework="pt") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _vanished(path, error) from None
 
 
 def _weights(path: Path) -> str:
@@ -136,20 +168,6 @@ def _best_or_newest(run: Path) -> Path:
     for each in faults:
         print(f"matsci-hpc: warning: init_from: {each}; taking {best.name}", file=sys.stderr, flush=True)
     return best
-
-
-def _refuse_other_shape(path: Path, model: ModelSection) -> None:
-    there = flat(load_config(TrainConfig, path / "config.yaml").model.model_dump(mode="json"))
-    here = flat(model.model_dump(mode="json"))
-    keys = ["name"]  # of another encoder, the other keys tell nothing
-    if here["name"] == there["name"]:
-        keys = [key for key in here if key not in OF_NO_PARAMETER and here[key] != there[key]]
-    if keys:
-        wanted = " ".join(f"model.{key}={json.dumps(there[key])}" for key in keys)
-        given = " ".join(f"model.{key}={json.dumps(here[key])}" for key in keys)
-        raise UserInputError(
-            f"init_from: {path} holds another encoder than this run's {given}; set {wanted}, or start from another run"
-        )
 
 
 def _vanished(path: Path, error: Exception) -> MachineError:

@@ -7,7 +7,7 @@ import torch
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.parallel.gradients import FlatGradients
 from matsci_hpc.training.setup import Run
-from matsci_hpc.training.tasks import local_losses
+from matsci_hpc.training.tasks import local_losses, weighted_sum
 from matsci_hpc.training.unit_clipping import UnitClip, last_layers
 
 
@@ -20,12 +20,12 @@ def accumulate_gradients(
         run: of this process alone.
         gradients: of its model.
         batches: of the share; none where a rank has nothing to do.
-        target_counts: samples of the step that have each target.
+        target_counts: samples of the step that have each target, or atoms where every atom has a value.
     """
     gradients.zero()
     for part in batches:
         losses = local_losses(run.tasks, run.model, run.precision.cast(part), target_counts, run.precision)
-        total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
+        total = weighted_sum(run.tasks, losses)
         if total.requires_grad:
             total.backward()  # type: ignore[no-untyped-call]
         for loss in losses.values():  # a step reads them, and waits for the device

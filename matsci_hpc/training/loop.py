@@ -24,15 +24,19 @@ from matsci_hpc.telemetry.clock import StepClock
 from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
 from matsci_hpc.training.evaluation import evaluate
+from matsci_hpc.training.final_evaluation import evaluate_final
+from matsci_hpc.training.fine_tuning import learned_here
 from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.ipex import load_ipex
 from matsci_hpc.training.kernels import decide_kernel
+from matsci_hpc.training.learned import learned_by, write_learned
 from matsci_hpc.training.messages import announce
 from matsci_hpc.training.planning import cost_of, cursor_of, division_of, plan_of
 from matsci_hpc.training.records import RunRecords
 from matsci_hpc.training.rollback import roll_back
 from matsci_hpc.training.run_folder import complete_run, open_run, run_lock
 from matsci_hpc.training.saving import CheckpointWriter
+from matsci_hpc.training.scaling_fit import fit_scalings
 from matsci_hpc.training.setup import Run, build_run, limit_threads, resume
 from matsci_hpc.training.step import Stepper
 from matsci_hpc.training.stopping import ELSEWHERE, StopRequests, StopSignals
@@ -85,7 +89,10 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
             life, steps_done = on_first(comm, lambda: open_run(config, collection, comm.size, comm.name, lock))
             if steps_done:
                 return Outcome(steps_done, complete=True)
-            resume(run)
+            learned = learned_by(run.tasks, collection.cutoff, config.gradients)
+            on_first(comm, lambda: write_learned(run.folder.learned, learned))
+            if not resume(run):
+                fit_scalings(run)
             decide_kernel(run)
             return Trainer(run, plan_of(run), life, signals).train()
     except MachineError as error:
@@ -157,6 +164,8 @@ class Trainer:
                 if run.state.step and run.state.step % config.checkpoint.every_steps == 0:
                     self._save()
                 if run.state.step == config.steps:
+                    if len(run.final) and not self._evaluate_final():
+                        return self._stop()
                     return self._finish()
                 stop = self._step(works)
                 if stop is None:
@@ -244,6 +253,19 @@ class Trainer:
             self._save()
         return True
 
+    def _evaluate_final(self) -> bool:
+        """Metrics of the split that is kept for the end, recorded. False if asked to stop."""
+        run = self.run
+        # The best parameters are read from their checkpoint, which may just be being written.
+        on_first(run.comm, lambda: self.writer.finish(run.state.step, self._snapshot))
+        run.comm.activity.at("evaluation", run.state.step)
+        result = evaluate_final(run, self.stops.requested)
+        if result is None:
+            return False
+        run.state.time_s = time.monotonic() - self._start_s
+        self.records.log_evaluation(result, run.config.evaluate.final_split)
+        return True
+
     def _note_plateau(self, *, improved: bool) -> None:
         """Lower the learning rate if held-out losses have stopped falling, by the schedule `plateau`."""
         state, schedule = self.run.state, self.run.config.schedule
@@ -282,6 +304,7 @@ class Trainer:
             ranks=ranks,
             course=run.course.tensors(),
             average=run.average.means if run.average is not None else None,
+            learned_from=learned_here(run.collection, run.tasks, run.earlier_elements).model_dump(mode="json"),
         )
 
     def _step_on_disk(self) -> int:

@@ -3,7 +3,6 @@
 import math
 import os
 import sys
-from typing import Any
 
 import torch
 
@@ -44,17 +43,3 @@ def announce(run: Run, plan: Plan) -> None:
             f"matsci-hpc: warning: {ranks} ranks share batches of {about}{smallest:.0f} graphs, some have no work",
             file=sys.stderr,
         )
-
-
-def in_words(result: dict[str, Any]) -> str:
-    """The metrics of every target beside what no learning would give."""
-    parts = []
-    for name, metrics in result["metrics"].items():
-        if "accuracy" in metrics:
-            parts.append(f"{name} accuracy {metrics['accuracy']:.3f} (commonest class {metrics['chance']:.3f})")
-        elif "mae" in metrics:
-            unit = f" {metrics['unit']}" if metrics["unit"] else ""
-            parts.append(f"{name} MAE {metrics['mae']:.4f}{unit} (mean predictor {metrics['baseline_mae']:.4f}{unit})")
-        elif "f1" in metrics:
-            parts.append(f"{name} F1 {metrics['f1']:.3f}")
-    return f"{', '.join(parts)}; loss {result['loss']:.4f}"

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,16 +32,25 @@ class AdamW(torch.optim.AdamW):
         _unguarded(torch.optim.AdamW.step)(self, closure)
 
 
-def build_optimizer(config: Optimizer, model: nn.Module) -> AdamW:
+def build_optimizer(config: Optimizer, model: nn.Module, factors: Mapping[str, float] | None = None) -> AdamW:
     """AdamW whose weight decay leaves biases, norms and other vectors alone.
 
     In one pass over the parameters where PyTorch has that for their device; the state is the same either way.
+
+    Args:
+        config: of the optimiser.
+        model: whose parameters it moves.
+        factors: of the learning rate, by the name of the parameter; 1 where there is none.
     """
     named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
-    groups = [
-        {"params": [each for _, each in named if each.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [each for _, each in named if each.ndim < 2], "weight_decay": 0.0},
-    ]
+    factor_of = {name: (factors or {}).get(name, 1.0) for name, _ in named}
+    groups: list[dict[str, Any]] = []
+    for factor in sorted(set(factor_of.values()), reverse=True):
+        alike = [each for name, each in named if factor_of[name] == factor]
+        common = {"lr": factor * config.lr, "lr_factor": factor}
+        matrices, vectors = ([each for each in alike if (each.ndim >= 2) is is_matrix] for is_matrix in (True, False))
+        groups.append({"params": matrices, "weight_decay": config.weight_decay, **common})
+        groups.append({"params": vectors, "weight_decay": 0.0, **common})
     fused = all(each.device.type in {"cpu", "cuda", "xpu"} and each.is_floating_point() for _, each in named)
     return AdamW(
         [group for group in groups if group["params"]],
@@ -51,6 +60,12 @@ def build_optimizer(config: Optimizer, model: nn.Module) -> AdamW:
         fused=fused,
         foreach=not fused,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let every parameter learn at its multiple of a rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr_factor"] * rate
 
 
 def learning_rate(

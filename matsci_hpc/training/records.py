@@ -1,6 +1,7 @@
 """What a run writes down of itself: metrics, evaluations, and, if asked to, which rank trained on which samples."""
 
 import socket
+from textwrap import indent
 from typing import Any
 
 from matsci_hpc.cores import list_text
@@ -11,7 +12,7 @@ from matsci_hpc.telemetry.clock import StepClock
 from matsci_hpc.telemetry.energy import open_meter
 from matsci_hpc.telemetry.interval import Interval, Reading, gather_interval, summary
 from matsci_hpc.telemetry.recorder import JsonLines
-from matsci_hpc.training.messages import in_words
+from matsci_hpc.training.evaluation_table import evaluation_table
 from matsci_hpc.training.run_files import RunFiles
 from matsci_hpc.training.run_folder import note_in_provenance
 from matsci_hpc.training.setup import Run
@@ -105,8 +106,8 @@ class RunRecords:
         for remark in files.watch.remarks(stragglers):
             print(remark, flush=True)
 
-    def log_evaluation(self, result: dict[str, Any]) -> None:
-        """A line of evaluations."""
+    def log_evaluation(self, result: dict[str, Any], split: str | None = None) -> None:
+        """A line of evaluations; of the held-out split, or of another one that is named."""
         if self._files is None:
             return
         state = self._run.state
@@ -114,10 +115,16 @@ class RunRecords:
         seen = {
             "samples_seen": state.samples_seen,
             "time_s": state.time_s,
-            "split": self._run.config.data.held_out,
+            "split": split or self._run.config.data.held_out,
         }
         self._files.add_evaluation({**where, **seen, "life": self._life, "rollbacks": state.rollbacks, **result})
-        print(f"held out at step {state.step}: {in_words(result)}", flush=True)
+        what = (
+            f"held out at step {state.step}"
+            if split is None
+            else f"{split}, parameters of step {result['weights_step']}"
+        )
+        table = indent(evaluation_table(result["metrics"]), "  ")
+        print(f"{what}: {result['samples']:,} samples, loss {result['loss']:.4f}\n{table}", flush=True)
 
     def note_rollback(self) -> None:
         """The run has gone back to the step of its state."""

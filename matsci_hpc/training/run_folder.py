@@ -24,6 +24,7 @@ class RunFolder:
         config: resolved config of the newest life.
         provenance: who, when, where, of the newest life; earlier lives in short.
         data: which data sets it learns from.
+        learned: which targets, and what they mean.
         metrics: one line per logged step.
         ranks: what each rank did, a line for one or more of these steps.
         evaluations: one line per evaluation.
@@ -40,6 +41,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.provenance = path / "provenance.json"
         self.data = path / "data.json"
+        self.learned = path / "targets.json"
         self.metrics = path / "metrics.jsonl"
         self.ranks = path / "ranks.jsonl"
         self.evaluations = path / "evaluations.jsonl"
@@ -156,9 +158,10 @@ def _changes(before: TrainConfig, now: TrainConfig) -> list[str]:
 
 
 def _noted_origin(provenance: Path) -> dict[str, Any]:
-    """Where the encoder that the run began with came from, as a life before noted it."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return {"init_from": json.loads(provenance.read_text(encoding="utf-8"))["init_from"]}
+    """Where the encoder that the run began with came from, and what was taken, as a life before noted it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        record = json.loads(provenance.read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("init_from", "fine_tune") if record.get(key) is not None}
     return {}
 
 

@@ -10,7 +10,7 @@ from matsci_hpc.config.data import Staging
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 
-FIXED = ("seed", "data", "init_from", "batch", "targets", "model", "precision")
+FIXED = ("seed", "data", "init_from", "fine_tune", "batch", "targets", "weighting", "model", "precision")
 """Sections that a resumed run may not change: they decide what was learned from and what the parameters mean."""
 FREE = {"data": {"staging"}, "batch": {"micro_batches", "micro_cost"}}
 """Keys in them that decide neither."""

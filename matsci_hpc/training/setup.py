@@ -2,7 +2,8 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,13 @@ from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.training.checkpoint import load_checkpoint, newest_usable, saved_average, saved_course
 from matsci_hpc.training.course import Course
-from matsci_hpc.training.initial_encoder import choose_origin, load_encoder
+from matsci_hpc.training.fine_tuning import begin
+from matsci_hpc.training.freezing import Freezing
+from matsci_hpc.training.layer_rates import rate_factors
+from matsci_hpc.training.learned_from import read_learned_from
 from matsci_hpc.training.optimization import build_optimizer
 from matsci_hpc.training.precision import Precision
-from matsci_hpc.training.run_folder import RunFolder, note_in_provenance
+from matsci_hpc.training.run_folder import RunFolder
 from matsci_hpc.training.run_state import RunState
 from matsci_hpc.training.tasks import Task, build_tasks
 from matsci_hpc.training.weight_average import WeightAverage
@@ -32,7 +36,12 @@ from matsci_hpc.training.weight_average import WeightAverage
 
 @dataclass(slots=True)
 class Run:
-    """Everything a rank trains with."""
+    """Everything a rank trains with.
+
+    The parameters that are trained are those of the last step, until a stepper begins with its own. `earlier_elements`
+    are atomic numbers that the encoder had learned before the run began with it; `taken_heads` are targets whose heads
+    this life took from another run, with their scaling.
+    """
 
     config: TrainConfig
     config_text: str
@@ -40,6 +49,7 @@ class Run:
     comm: Communicator
     collection: Collection
     held_out: NDArray[np.int64]
+    final: NDArray[np.int64]
     tasks: list[Task]
     model: Model
     optimizer: torch.optim.AdamW
@@ -48,6 +58,9 @@ class Run:
     state: RunState
     course: Course
     average: WeightAverage | None
+    freezing: Freezing
+    earlier_elements: list[int] | None = None
+    taken_heads: list[str] = field(default_factory=list)
 
 
 def build_run(config: TrainConfig, collection: Collection, comm: Communicator, device: torch.device) -> Run:
@@ -72,19 +85,25 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         {task.name: task.spec for task in tasks},
         collection.cutoff,
         {task.name: task.scaling for task in tasks},
+        config.gradients,
     ).to(device=device, dtype=precision.dtype)
+    freezing = Freezing(model, config.fine_tune)
     if config.optimize == "compile":
         if config.model.backend != "own":
             raise UserInputError("optimize: compile needs model.backend: own; DGL's kernels cannot be compiled")
         from matsci_hpc.training.compiled import optimize_model
 
         few = collection.in_split(config.data.split, 2)[:2]
-        optimize_model(model, model.encoder, lambda: precision.cast(checked_batch(collection, few)), precision)
-    optimizer = build_optimizer(config.optimizer, model)
+        phases = [partial(freezing.begin, step) for step in freezing.phases]
+        optimize_model(model, model.encoder, lambda: precision.cast(checked_batch(collection, few)), precision, phases)
+        freezing.thaw()
+    optimizer = build_optimizer(config.optimizer, model, rate_factors(model, model.encoder, config.fine_tune))
     if config.optimize == "ipex":
         from matsci_hpc.training.ipex import prepare_with_ipex
 
         prepare_with_ipex(model, optimizer, precision)
+    average = None if config.average.decay is None else WeightAverage(model, config.average.decay)
+    freezing.begin(config.steps - 1)
     return Run(
         config=config,
         config_text=dump_config(config),
@@ -92,6 +111,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         comm=comm,
         collection=collection,
         held_out=held_out,
+        final=_final(config, collection),
         tasks=tasks,
         model=model,
         optimizer=optimizer,
@@ -99,7 +119,8 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         device=device,
         state=RunState(data=[each.manifest.fingerprint for each in collection.datasets]),
         course=Course(),
-        average=None if config.average.decay is None else WeightAverage(model, config.average.decay),
+        average=average,
+        freezing=freezing,
     )
 
 
@@ -113,11 +134,14 @@ def limit_threads() -> None:
     torch.set_num_threads(cores if bound else max(1, cores // ranks_here))
 
 
-def resume(run: Run) -> None:
+def resume(run: Run) -> bool:
     """Go on from the newest usable checkpoint, if there is one, else begin, by `init_from` or anew; collective.
 
     Rank 0 chooses and all load, so that all start from the same step; then rank 0's parameters become everybody's,
     since processors of different kinds may round the first ones differently.
+
+    Returns:
+        Whether there was a checkpoint of this run.
 
     Raises:
         UserInputError: the checkpoint does not fit the model or the data, or `init_from` has none that does.
@@ -137,15 +161,15 @@ def resume(run: Run) -> None:
                 f"steps: {run.config.steps:,}, but {run.config.run_dir} has taken {run.state.step:,}: set steps to "
                 f"{run.state.step} to end it there, or choose another run_dir"
             )
-    elif run.config.init_from is not None:
-        init_from = run.config.init_from
-        start = on_first(run.comm, lambda: _origin(run, init_from))
-        on_every(run.comm, lambda: load_encoder(Path(start), run.model))
+        run.earlier_elements = read_learned_from(Path(chosen)).earlier_elements
+    else:
+        begin(run)
     with torch.no_grad():
         for parameter in run.model.parameters():
             run.comm.broadcast(parameter)
     if chosen is None and run.average is not None:
         run.average.load({})
+    return chosen is not None
 
 
 def _other_data(checkpoint: str, data: list[str], run: Run) -> UserInputError:
@@ -163,15 +187,6 @@ def _other_data(checkpoint: str, data: list[str], run: Run) -> UserInputError:
     )
 
 
-def _origin(run: Run, init_from: Path) -> str:
-    """The checkpoint whose encoder a run begins with, noted and said."""
-    origin = choose_origin(init_from, run.config.model)
-    note_in_provenance(run.folder, {"init_from": origin.to_json()})
-    averaged = ", its averaged parameters" if origin.weights == "average" else ""
-    print(f"{run.config.run_dir}: begins with the encoder of {origin.path}{averaged}", flush=True)
-    return origin.path
-
-
 def _choose(checkpoints: Path) -> str | None:
     """The newest checkpoint that holds what was saved; damaged ones are said."""
     chosen, faults = newest_usable(checkpoints)
@@ -179,6 +194,16 @@ def _choose(checkpoints: Path) -> str | None:
     for fault in faults:
         print(f"matsci-hpc: warning: {fault}; {instead}", file=sys.stderr, flush=True)
     return str(chosen) if chosen else None
+
+
+def _final(config: TrainConfig, collection: Collection) -> NDArray[np.int64]:
+    """Samples evaluated when all steps are done, none if the config wants none."""
+    if config.evaluate.final_split is None:
+        return np.empty(0, dtype=np.int64)
+    try:
+        return collection.in_split(config.evaluate.final_split)
+    except UserInputError as error:
+        raise UserInputError(f"evaluate.final_split: {error}; name one of these, or null for none") from None
 
 
 def _held_out(config: TrainConfig, collection: Collection) -> NDArray[np.int64]:

@@ -20,12 +20,13 @@ from matsci_hpc.training.fitted_cost import FittedCost
 from matsci_hpc.training.gradient_order import in_backward_order
 from matsci_hpc.training.noise import NoiseMeter
 from matsci_hpc.training.nonfinite import NonFiniteSteps, is_finite
-from matsci_hpc.training.optimization import learning_rate
+from matsci_hpc.training.optimization import learning_rate, set_learning_rate
 from matsci_hpc.training.rollback import Reason
 from matsci_hpc.training.setup import Run
 from matsci_hpc.training.spike_watch import SpikeWatch
 from matsci_hpc.training.tasks import local_losses
 from matsci_hpc.training.unit_clipping import ClippedUnits, UnitClip, last_layers
+from matsci_hpc.training.weights.weighting import Weighting
 
 
 class Stepper:
@@ -57,21 +58,14 @@ class Stepper:
         self.run = run
         self.clock = clock
         self.cost = cost
-        self.gradients = FlatGradients(in_backward_order(run))
-        parallel = run.config.parallel
-        self.exchange = GradientExchange(
-            self.gradients,
-            run.comm,
-            1e6 * parallel.bucket_mb,
-            overlap=parallel.overlap,
-            compression=parallel.compression,
-            ordered=parallel.reduction == "ordered",
-        )
+        run.freezing.begin(run.state.step)
+        self.gradients, self.exchange = self._lay_out()
         self.nonfinite = NonFiniteSteps(run, saved_step)
         self.watch = SpikeWatch(run)
         self.goes_back: Reason | None = None
         self.dynamics = DynamicsRecords(run, life, self.gradients, self.watch)
         self._noise = NoiseMeter(run)
+        self._weighting = Weighting(run)
         self._bound = ClipBound(run.config.optimizer)
         run.course.attach("clipping", self._bound)
         ratio = run.config.optimizer.clip_ratio
@@ -87,7 +81,8 @@ class Stepper:
             work: of the step.
 
         Returns:
-            loss, losses by target, lr and grad_norm of the global batch; and whether any rank was asked to stop.
+            loss, losses by target and their weights, lr (that of the heads) and grad_norm of the global batch; and
+            whether any rank was asked to stop.
 
         Raises:
             UserInputError: the loss or the gradient is not finite, and the config says to stop then.
@@ -95,9 +90,15 @@ class Stepper:
         """
         run, activity = self.run, self.run.comm.activity
         activity.at("compute")
+        if run.freezing.begin(work.cursor.step):
+            self.exchange.detach()
+            self.gradients, self.exchange = self._lay_out()
+            self.dynamics.follow(self.gradients)
+        run.freezing.keep_still()
         rate = self._set_learning_rate(work.cursor.step)
         step = work.cursor.step + 1
         self._noise.begin(active=self.dynamics.measures(step))
+        self._weighting.begin(step)
         self.exchange.measures = self._noise.active and len(work.share_parts) == 1
         sums = self._backward(work, sends=True)
         finish_work(run.precision.device)
@@ -108,13 +109,15 @@ class Stepper:
         self.clock.in_flight_s += self.exchange.in_flight_s
         if self.exchange.measures and run.comm.size > 1:
             self._noise.add(self.exchange.own_square, len(work.samples), work)
-        activity.at("optimizer")
         *losses, stops = sums.tolist()
         by_target = {task.name: loss for task, loss in zip(run.tasks, losses, strict=True)}
+        loss, weights = self._weighting.finish(by_target, work)
+        activity.at("optimizer")
         norm = self.gradients.norm()
-        found = {
-            "loss": sum(task.weight * by_target[task.name] for task in run.tasks),
+        found: dict[str, Any] = {
+            "loss": loss,
             "losses": by_target,
+            "weights": weights,
             "lr": rate,
             "grad_norm": float(norm),
         }
@@ -146,6 +149,20 @@ class Stepper:
         else:
             self.run.state.skipped_steps += 1
 
+    def _lay_out(self) -> tuple[FlatGradients, GradientExchange]:
+        """Gradients of the parameters that are trained now, and their sum over the ranks; collective."""
+        run, parallel = self.run, self.run.config.parallel
+        gradients = FlatGradients(in_backward_order(run))
+        exchange = GradientExchange(
+            gradients,
+            run.comm,
+            1e6 * parallel.bucket_mb,
+            overlap=parallel.overlap,
+            compression=parallel.compression,
+            ordered=parallel.reduction == "ordered",
+        )
+        return gradients, exchange
+
     def _update(self, work: StepWork, found: dict[str, Any], norm: torch.Tensor) -> bool:
         """Move the parameters by the summed gradients, unless these are of no use; whether they moved."""
         run = self.run
@@ -161,6 +178,7 @@ class Stepper:
         if bound is not None:
             self.gradients.clip(norm, bound)
         run.optimizer.step()
+        self._weighting.learn()
         if run.average is not None:
             run.average.update(work.cursor.step + 1)
         return True
@@ -203,7 +221,7 @@ class Stepper:
             batch = run.precision.cast(part)
             before = self.gradients.buffer.clone() if self._noise.splits(work) else None
             losses = local_losses(run.tasks, run.model, batch, work.target_counts, run.precision)
-            total = sum((task.weight * losses[task.name] for task in run.tasks if task.name in losses), torch.zeros(()))
+            total = self._weighting.total(losses)
             self._forward.append((begin, mark(kind)))
             if total.requires_grad:
                 whole = sends and number == len(batches)
@@ -214,6 +232,7 @@ class Stepper:
             if before is not None:
                 self._noise.add(_square(self.gradients.buffer - before), batch.graphs, work)
             run.comm.activity.tick()
+        self._weighting.end_share()
         return torch.tensor(list(values.values()), dtype=torch.float64)
 
     def _set_learning_rate(self, step: int) -> float:
@@ -222,8 +241,7 @@ class Stepper:
         rate = learning_rate(step, config.steps, config.optimizer.lr, config.schedule, graphs, state.plateaus)
         if step < state.slow_until:
             rate *= config.spikes.rollback.lr_factor
-        for group in self.run.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.run.optimizer, rate)
         return rate
 
 

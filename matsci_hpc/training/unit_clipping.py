@@ -56,18 +56,19 @@ class UnitClip:
 
     def __init__(self, ratio: float, named: Iterable[tuple[str, Parameter]], left_alone: Container[str] = ()) -> None:
         self._ratio = ratio
-        self._named = [(name, each) for name, each in named if each.requires_grad and name not in left_alone]
+        self._named = [(name, each) for name, each in named if name not in left_alone]
 
     @torch.no_grad()
     def clip(self) -> ClippedUnits:
-        """Scale down the gradients in place.
+        """Scale down the gradients of the parameters that are trained now, in place.
 
         They are the same on all ranks, and so is what becomes of them.
         """
         counts: list[Tensor] = []
         groups: dict[str, list[int]] = {}
         units: list[int] = []
-        for place, (name, each) in enumerate(self._named):
+        trained = [(name, each) for name, each in self._named if each.requires_grad]
+        for place, (name, each) in enumerate(trained):
             gradient = each.grad
             size = unit_norms(each)
             groups.setdefault(group_name(name), []).append(place)

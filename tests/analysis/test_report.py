@@ -143,6 +143,7 @@ def test_report_says_how_good_the_model_is_and_where_time_goes(demo):
     assert titles >= {
         "Loss",
         "Loss of each target",
+        "Weight of each target",
         "Where a step's time goes",
         "Graphs per second",
         "Edges per second",
@@ -256,6 +257,44 @@ def test_odd_evaluations_do_not_stop_the_report(tmp_path):
     ]
     write_lines(run_dir / "evaluations.jsonl", odd)
     assert "Metrics on val" in Page(write_report(run_dir).read_text(encoding="utf-8")).text
+
+
+def test_weights_that_stay_are_not_drawn(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    write_lines(
+        run_dir / "metrics.jsonl", [metrics_line(step) | {"weights": {"gap": 0.5, "metal": 1.0}} for step in (5, 10)]
+    )
+    assert "Weight of each target" not in {chart.title for chart in charts(read_run(run_dir))}
+
+
+def test_metrics_of_an_energy_and_of_a_flag_are_in_the_table(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    energy = {"samples": 90, "loss": 0.1, "mae": 12.5, "rmse": 18.0, "baseline_mae": 250.0, "baseline_rmse": 300.0}
+    energy |= {
+        "mae_per_atom": 0.25,
+        "rmse_per_atom": 0.375,
+        "baseline_mae_per_atom": 1.5,
+        "baseline_rmse_per_atom": 2.0,
+    }
+    energy |= {"composition_mae": 17.5, "composition_rmse": 24.0, "r2": 0.96, "unit": "eV"}
+    metal = {"samples": 90, "loss": 0.1, "accuracy": 0.875, "balanced_accuracy": 0.75, "f1": 0.625, "auroc": 0.96}
+    metal |= {"chance": 0.6, "classes": 2}
+    kind = {"samples": 90, "loss": 0.1, "accuracy": 0.5, "balanced_accuracy": 0.375, "f1_macro": 0.35, "classes": 4}
+    line = evaluation_line(500) | {"metrics": {"energy": energy, "metal": metal, "kind": kind}}
+    write_lines(run_dir / "evaluations.jsonl", [line])
+    text = Page(write_report(run_dir).read_text(encoding="utf-8")).text
+    for expected in (
+        "mean absolute error / eV 12.50 12.50 500 250",
+        "mean absolute error per atom / eV/atom 0.2500 0.2500 500 1.500",
+        "R² 0.9600 0.9600 500 0",
+        "balanced accuracy 75 % 75 % 500 50 %",
+        "balanced accuracy 37.5 % 37.5 % 500 25 %",
+        "F1 score, mean of classes or labels 0.3500",
+        "AUROC 0.9600 0.9600 500 0.5000",
+        "Measured on 90 held-out samples.",
+        "Energies of the elements alone would be off by 17.5 eV.",
+    ):
+        assert expected in text
 
 
 @pytest.mark.parametrize("missing", ["config.yaml", "metrics.jsonl", None])

@@ -54,6 +54,7 @@ def metrics_line(step, *, life=0, target="point_group", noise=None, steps=500, t
         "life": life,
         "loss": None if nan else loss,
         "losses": {target: None if nan else 0.8 * loss, "band_gap": 0.4 * loss},
+        "weights": {target: 1 + step / steps, "band_gap": 0.5},
         "lr": 1e-3 * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps))),
         "grad_norm": None if nan else 4 * math.exp(-step / 200) + 0.3 + noise.expovariate(4),
         "graphs": 64,

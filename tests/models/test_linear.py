@@ -3,7 +3,8 @@ import torch
 from torch.nn import functional
 
 from matsci_hpc.models import linear as module
-from matsci_hpc.models.linear import Linear, linear
+from matsci_hpc.models.activation import derived_twice, silu
+from matsci_hpc.models.linear import Linear, linear, no_derivatives_of_parameters, silu_linear
 
 
 def operands(rows, inputs, outputs):
@@ -42,3 +43,33 @@ def test_only_wanted_gradients():
     linear(x.detach(), weight, bias).sum().backward()
     assert x.grad is None
     torch.testing.assert_close(bias.grad, torch.full((2,), 6.0))
+
+
+@pytest.mark.parametrize("function", [linear, silu_linear])
+def test_derivatives_of_inputs_alone_derive_no_parameters(function, monkeypatch):
+    monkeypatch.setattr(module, "_ONEDNN", torch.backends.mkldnn.is_available())
+    products = []
+    multiply = module.multiply
+    monkeypatch.setattr(module, "multiply", lambda *operands: products.append(operands) or multiply(*operands))
+    x, whole, bias = (each.detach().requires_grad_() for each in operands(6, 4, 2))
+    bias = torch.nn.Parameter(bias.detach())
+    made = torch.nn.Parameter(whole.detach())[:, :4]  # a part of a parameter, as in a split layer
+    for weight, expected in ((made, 1), (whole * 1.0, 2)):  # one that was computed may lead to the inputs
+        result = function(x, weight, bias).sum()
+        products.clear()
+        with no_derivatives_of_parameters():
+            (slope,) = torch.autograd.grad(result, x, create_graph=True)
+        assert len(products) == expected
+        torch.testing.assert_close(slope, torch.autograd.grad(function(x, weight, bias).sum(), x)[0])
+
+
+def test_a_silu_for_derivatives_of_derivatives():
+    x = torch.linspace(-8, 8, 41, dtype=torch.float64).requires_grad_()
+    plain, found = functional.silu(x), None
+    with derived_twice():
+        found = silu(x)
+    assert found.grad_fn is not plain.grad_fn
+    for _ in range(4):
+        torch.testing.assert_close(found, plain, rtol=1e-12, atol=1e-12)
+        weight = torch.cos(torch.arange(41.0))
+        (plain,), (found,) = (torch.autograd.grad((y * weight).sum(), x, create_graph=True) for y in (plain, found))

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from crystal_data import prepare_crystals
+from labelled_frames import prepare_frames
 
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.preflight.data import data_findings, read_manifests, shard_findings
@@ -75,6 +76,8 @@ def test_the_same_clouds_twice(train_config, prep_config, subject, tmp_path):
         ({"data": {"split": "trian"}}, "data.split: no sample is in split 'trian'"),
         ({"data": {"held_out": "test"}}, "data.held_out: no sample is in split 'test'"),
         ({"data": {"held_out": "train"}}, "data.held_out: 'train' is trained on"),
+        ({"evaluate": {"final_split": "test"}}, "evaluate.final_split: no sample is in split 'test'"),
+        ({"data": {"subset": {"samples": 1000}}}, "data.subset: 1,000 samples, and split 'train' has "),
     ],
 )
 def test_what_the_config_wants_of_the_data(changes, text, train_config, subject, crystals):
@@ -83,6 +86,15 @@ def test_what_the_config_wants_of_the_data(changes, text, train_config, subject,
     (finding,) = look(config, subject(config))
     assert finding.level == "error"
     assert text in finding.text
+
+
+def test_derived_targets_are_looked_for_where_they_come_from(train_config, subject, crystals):
+    config = train_config(data={"train": [str(crystals)]}, targets={"wide": {"of": "gap", "above": 2.0}})
+    assert [each.level for each in look(config, subject(config))] == ["ok"]
+    config = train_config(data={"train": [str(crystals)]}, targets={"wide": {"of": "family", "above": 2.0}})
+    (finding,) = look(config, subject(config))
+    assert finding.level == "error"
+    assert "targets.wide.of: 'family' is no number of a structure here; these are: gap" in finding.text
 
 
 def test_a_held_out_split_may_be_absent_by_will(train_config, subject, crystals):
@@ -103,3 +115,18 @@ def test_shards_are_missing_or_cut(train_config, subject, crystals, copy_of):
     second.unlink()
     (finding,) = shard_findings(folder, manifest)
     assert "and 1 more" in finding.text
+
+
+def test_targets_of_atoms(train_config, subject, tmp_path):
+    data = {"train": [str(prepare_frames(tmp_path, 12, 8, 3.0))]}
+    envelope = {"model": {"envelope": True}}
+
+    def texts(targets):
+        config = train_config(data=data, targets=targets, **envelope)
+        return [each.text for each in look(config, subject(config)) if each.level == "error"]
+
+    assert texts({}) == texts({"energy": {}, "force": {"gradient_of": "energy"}}) == texts({"force": {}}) == []
+    (text,) = texts({"force": {"gradient_of": "stress"}, "stress": {}, "energy": {}})[:1]
+    assert text.startswith("targets.stress: tensors, and vectors of a whole structure, are stored and read")
+    (text,) = texts({"energy": {"gradient_of": "force"}, "force": {}})
+    assert text.endswith("a gradient is a vector of every atom, and energy is not; leave gradient_of out")

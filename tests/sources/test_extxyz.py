@@ -236,8 +236,8 @@ def test_training_leaves_them_out_and_says_so_if_asked(prepared):
     config = {"run_dir": "run", "data": {"train": [str(prepared / "one")]}, "steps": 1, "batch": {"graphs": 4}}
     names = [task.name for task in build_tasks(TrainConfig.model_validate(config), collection)]
     assert names == ["energy", "family", "metal"]
-    with pytest.raises(UserInputError, match=r"targets\.force: .* not yet trained on; leave it out"):
-        build_tasks(TrainConfig.model_validate(config | {"targets": {"force": {}}}), collection)
+    with pytest.raises(UserInputError, match=r"targets\.stress: .* not yet trained on; leave it out"):
+        build_tasks(TrainConfig.model_validate(config | {"targets": {"stress": {}}}), collection)
 
 
 def test_real_frames(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from crystal_data import prepare_crystals
 from ranks import run_ranks
+from real_mixture import prepare_real_mixture
 
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
@@ -24,6 +25,7 @@ schedule: {{warmup_steps: 3}}
 evaluate: {{every_steps: 8}}
 checkpoint: {{every_steps: 5, keep: 10}}
 precision: float64
+fine_tune: {{neighbors: accept}} # where clouds come before crystals
 log_every: 1
 """
 
@@ -45,6 +47,12 @@ def clouds(tmp_path_factory) -> Path:
     )
     prepare(load_config(PrepConfig, config), World())
     return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def materials(tmp_path_factory) -> dict[str, Path]:
+    """Parts of the real data sets, by name."""
+    return prepare_real_mixture(tmp_path_factory.mktemp("materials"))
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,17 @@ def test_a_column_is_one_unit_and_no_gradient_is_none():
     assert model.bias.grad.tolist() == [0.0, 0.0]
 
 
+def test_what_is_frozen_counts_once_it_is_trained():
+    model = layer([[3, 4]], [0.0], [[6, 8]], [5.0])
+    model.weight.requires_grad_(False)
+    clip = UnitClip(RATIO, model.named_parameters())
+    assert clip.clip().share == 1.0  # of the bias alone
+    assert model.weight.grad.flatten().tolist() == [6, 8]
+    model.weight.requires_grad_(True)
+    clip.clip()
+    assert model.weight.grad.flatten().tolist() == pytest.approx([0.3, 0.4])
+
+
 def test_the_last_layer_of_every_head_is_left_alone():
     specs = {"a.b": TargetSpec(kind="regression"), "c": TargetSpec(kind="binary")}
     model = build_model(Egnn(layers=1, width=4, head_layers=2), specs, 4.0, {})

@@ -1,0 +1,67 @@
+"""Results of others on the same split, from a CSV file, to be drawn beside the arms."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from matsci_hpc.config.comparison import Metric
+from matsci_hpc.errors import UserInputError
+
+COLUMNS = ("target", "metric", "train_samples", "name", "value")
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """One value.
+
+    Attributes:
+        target, metric: as of the arms; target is empty where the metric is of none.
+        train_samples: size of the training set; None if the value is for all.
+        name: of who reached it.
+        value: in the unit of the metric.
+    """
+
+    target: str
+    metric: str
+    train_samples: int | None
+    name: str
+    value: float
+
+    def is_of(self, metric: Metric) -> bool:
+        """Whether it is of this metric."""
+        return (self.target, self.metric) == (metric.target or "", metric.name)
+
+
+def read_baselines(path: Path) -> tuple[Baseline, ...]:
+    """Read the file; further columns are left alone.
+
+    Raises:
+        UserInputError: it cannot be read, lacks a column, or a cell is no number.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserInputError(
+                    f"baselines: {path} has no column {', '.join(missing)}; it needs {', '.join(COLUMNS)}"
+                )
+            return tuple(_baseline(path, reader.line_num, row) for row in reader)
+    except OSError as error:
+        raise UserInputError(f"baselines: {path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserInputError(f"baselines: {path}: no CSV in UTF-8: {error}") from None
+
+
+def _baseline(path: Path, line: int, row: dict[str, str | None]) -> Baseline:
+    cells = {name: (row[name] or "").strip() for name in COLUMNS}
+    samples = cells["train_samples"].replace(",", "")
+    try:
+        value = float(cells["value"])
+        size = int(samples) if samples and samples != "all" else None
+    except ValueError:
+        raise UserInputError(f"baselines: {path}:{line}: value and train_samples are numbers") from None
+    if not math.isfinite(value) or (size is not None and size < 1):
+        raise UserInputError(f"baselines: {path}:{line}: value has to be finite and train_samples positive")
+    return Baseline(cells["target"], cells["metric"], size, cells["name"], value)

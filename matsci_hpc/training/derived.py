@@ -1,0 +1,59 @@
+"""Targets that follow from another one while training, such as metal or not from the band gap."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from matsci_hpc.config.train import Target
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.targets import TargetSpec
+
+if TYPE_CHECKING:  # jobs are checked without torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """Yes where a number lies on one side of a threshold; absent where the number is.
+
+    Attributes:
+        source: target of the data sets.
+        threshold: in its unit; a value that equals it is on neither side.
+        below: whether yes is below it, else above.
+    """
+
+    source: str
+    threshold: float
+    below: bool
+
+    def of(self, values: "Tensor") -> "Tensor":
+        """1 or 0 for each value of the source, in its type."""
+        yes = values < self.threshold if self.below else values > self.threshold
+        return yes.to(values.dtype)
+
+
+def derivation_of(name: str, section: Target, targets: Mapping[str, TargetSpec]) -> Derivation | None:
+    """How a target follows from another one, if its section says so.
+
+    Args:
+        name: of the target.
+        section: of the config.
+        targets: of the data sets.
+
+    Raises:
+        UserInputError: its source is no number in the data sets, or they have a target of this name.
+    """
+    if section.of is None:
+        return None
+    numbers = sorted(other for other, spec in targets.items() if spec.kind == "regression" and spec.is_number)
+    if section.of not in numbers:
+        known = ", ".join(numbers) or "none"
+        raise UserInputError(f"targets.{name}.of: {section.of!r} is no number of a structure here; these are: {known}")
+    if name in targets:
+        raise UserInputError(
+            f"targets.{name}: the data sets have a target of this name; call what is derived otherwise"
+        )
+    threshold = section.below if section.below is not None else section.above
+    if threshold is None:
+        raise AssertionError("the config lets no derived target go without a threshold")
+    return Derivation(section.of, threshold, below=section.below is not None)

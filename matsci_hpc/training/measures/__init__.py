@@ -1,0 +1,1 @@
+"""Losses and metrics by kind of target."""

@@ -1,0 +1,52 @@
+"""Yes or no."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from matsci_hpc.training.measures.auroc import auroc
+from matsci_hpc.training.measures.base import Compared, Metrics, f1_score, vector
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """A logit per structure, which means yes above 0.
+
+    Attributes:
+        length: samples right with yes, named yes, truly yes.
+        scored: for AUROC.
+    """
+
+    length: int = 3
+    scored: bool = True
+
+    def losses(self, compared: Compared) -> Tensor:
+        """Binary cross-entropy of every graph that carries the target: [graphs present]."""
+        return functional.binary_cross_entropy_with_logits(*compared.known, reduction="none")
+
+    def sums(self, compared: Compared) -> Tensor:
+        """Samples that are yes and were named yes, that were named, and that are."""
+        output, values = compared.known
+        named, true = output > 0, values > 0.5
+        return vector((named & true).sum(), named.sum(), true.sum())
+
+    def scores(self, compared: Compared) -> Tensor:
+        """Logit, and 1 or 0 for what is true: float64 [graphs present, 2]."""
+        return torch.stack([each.detach().double() for each in compared.known], dim=1)
+
+    def metrics(self, sums: list[float], count: int, scores: Tensor | None) -> tuple[Metrics, dict[str, Metrics]]:
+        """Accuracy, the mean of it over both classes, F1 of yes, AUROC."""
+        hits, named, true = sums
+        rejected = count - named - true + hits
+        recalls = [right / total for right, total in ((hits, true), (rejected, count - true)) if total]
+        area = None if scores is None else auroc(scores[:, 0].numpy(), scores[:, 1].numpy() > 0.5)
+        return {
+            "accuracy": (hits + rejected) / count,
+            "balanced_accuracy": sum(recalls) / len(recalls),
+            "f1": f1_score(hits, named, true),
+            "auroc": area,
+            "chance": max(true, count - true) / count,
+            "classes": 2,
+        }, {}

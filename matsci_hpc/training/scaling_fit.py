@@ -1,0 +1,88 @@
+"""Scalings that follow from compositions, fitted once when a run begins and kept in the buffers of its heads.
+
+Rank 0 reads the whole training split and tells the others, so that the numbers are the same for any number of ranks.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from matsci_hpc.loading.compositions import Compositions, compositions
+from matsci_hpc.parallel.together import on_first
+from matsci_hpc.training.setup import Run
+from matsci_hpc.training.tasks import Task
+
+if TYPE_CHECKING:
+    from matsci_hpc.training.least_squares import ReferenceFit
+
+
+def fit_scalings(run: Run) -> None:
+    """Fit the scaling of each target that needs it, and put it into its head; collective.
+
+    A head that was taken from another run keeps the scaling that its outputs belong to.
+
+    Raises:
+        MachineError: a shard cannot be read.
+    """
+    for task in run.tasks:
+        if task.needs_fit and task.name not in run.taken_heads:
+            fitted = on_first(run.comm, lambda: _fit(run, task))  # noqa: B023 - called at once
+            head = run.model.head(task.name)
+            with torch.no_grad():
+                for name, values in fitted.items():
+                    getattr(head, name).copy_(torch.tensor(values))  # in float32, whatever the precision of the run
+
+
+def _fit(run: Run, task: Task) -> dict[str, Any]:
+    """Buffers of a head by their names, as lists and numbers."""
+    from matsci_hpc.training.least_squares import fit_references  # scipy takes a while, and most runs need no fit
+
+    samples = run.collection.in_split(run.config.data.split)
+    fit = fit_references(_blocks(run, task, samples), extensive=task.extensive, references=task.references)
+    if task.references:
+        _tell(task, fit, _unseen(run, task, fit))
+    mean, std = (fit.mean, fit.std) if task.standardised else (0.0, 1.0)
+    buffers: dict[str, Any] = {"mean": mean, "std": std if std > 0 else 1.0}
+    if task.references:
+        buffers["references"] = fit.references.tolist()
+    if task.extensive:
+        buffers["mean_per_atom"] = fit.value_mean
+    return buffers
+
+
+def _blocks(run: Run, task: Task, samples: NDArray[np.int64]) -> Iterator[Compositions]:
+    for block in compositions(run.collection, task.column, samples):
+        run.comm.activity.tick()
+        yield block
+
+
+def _unseen(run: Run, task: Task, fit: "ReferenceFit") -> NDArray[np.int64]:
+    """Held-out samples of each element that no training sample has: int64 [119]."""
+    found = np.zeros(len(fit.elements), dtype=np.int64)
+    for block in _blocks(run, task, run.held_out):
+        found += (block.counts > 0).sum(axis=0)
+    return np.where(fit.elements, 0, found)
+
+
+def _tell(task: Task, fit: "ReferenceFit", unseen: NDArray[np.int64]) -> None:
+    per_atom = "/atom" if task.extensive else ""
+    unit = f" {task.spec.unit}{per_atom}" if task.spec.unit else per_atom.replace("/", " per ")
+    print(
+        f"  {task.name}: energies of {int(fit.elements.sum())} elements fitted to {fit.samples:,} samples leave a "
+        f"standard deviation of {fit.std:.4g} of {fit.value_std:.4g}{unit}",
+        flush=True,
+    )
+    if unseen.any():
+        from ase.data import chemical_symbols
+
+        named = ", ".join(f"{chemical_symbols[z]} ({unseen[z]:,})" for z in np.flatnonzero(unseen))
+        print(
+            f"matsci-hpc: warning: targets.{task.name}.references: held-out samples hold elements that no training "
+            f"sample with this target has, and count with the mean of all: {named}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,189 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crystal_data import prepare_crystals
+from pymatgen.core import Composition, Element
+from ranks import run_ranks
+from shared_data import shared_data
+
+from matsci_hpc.analysis import baselines as module
+from matsci_hpc.analysis.baselines import FOREST, MEAN, BaselineSettings, baselines, draw, table_of, write_baselines
+from matsci_hpc.analysis.composition_features import PROPERTIES, STATISTICS, features
+from matsci_hpc.comparison.baselines import read_baselines
+from matsci_hpc.config.data import Data
+from matsci_hpc.config.loading import load_config
+from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.loading.collate import collate
+from matsci_hpc.loading.collection import Collection
+from matsci_hpc.loading.labels import ELEMENTS, compositions, sample_ids, target_values
+from matsci_hpc.loading.opening import open_collection
+from matsci_hpc.parallel.mpi import World
+from matsci_hpc.prepare import prepare
+
+
+@pytest.fixture(scope="module")
+def crystals(tmp_path_factory) -> Path:
+    return prepare_crystals(tmp_path_factory.mktemp("crystals"), cutoff=2.0)
+
+
+@pytest.fixture(scope="module")
+def perovskites(tmp_path_factory) -> Path:
+    """3,787 perovskites, half of them to learn from."""
+    folder = tmp_path_factory.mktemp("perovskites")
+    config = folder / "prep.yaml"
+    config.write_text(f"""\
+source:
+  kind: csv
+  path: {shared_data("perov_5/val.csv")}
+  structure_column: cif
+  id_column: material_id
+  targets:
+    heat_of_formation: {{column: heat_all, unit: eV/atom}}
+out: {folder}/data
+neighbors: {{cutoff: 2.0, store: false}}
+splits: {{train: 0.5, val: 0.5}}
+""")
+    prepare(load_config(PrepConfig, config), World())
+    return folder / "data"
+
+
+def composition_of(formula):
+    row = np.zeros((1, ELEMENTS), dtype=np.int32)
+    for element, count in Composition(formula).get_el_amt_dict().items():
+        row[0, Element(element).Z] = int(count)
+    return row
+
+
+def test_features_are_those_of_their_definitions():
+    found = features(composition_of("Ba2TiO4"))[0]
+    assert found[[56, 22, 8]] == pytest.approx([2 / 7, 1 / 7, 4 / 7])
+    assert found[:ELEMENTS].sum() == pytest.approx(1.0)
+    assert found[ELEMENTS] == 3
+    assert len(found) == ELEMENTS + 1 + len(PROPERTIES) * len(STATISTICS)
+    start = ELEMENTS + 1 + list(PROPERTIES).index("electronegativity (Pauling)") * len(STATISTICS)
+    x = {name: Element(name).X for name in ("Ba", "Ti", "O")}
+    mean = Composition("Ba2TiO4").average_electroneg
+    deviation = (2 * abs(x["Ba"] - mean) + abs(x["Ti"] - mean) + 4 * abs(x["O"] - mean)) / 7
+    expected = [mean, deviation, x["Ba"], x["O"], x["O"] - x["Ba"]]
+    assert found[start : start + 5] == pytest.approx(expected, rel=1e-6)
+    assert features(composition_of("Ba4Ti2O8"))[0] == pytest.approx(found)
+
+
+def test_every_element_has_finite_features():
+    every = np.eye(ELEMENTS, dtype=np.int32)[1:]
+    assert np.isfinite(features(every)).all()
+
+
+def test_labels_are_read_as_batches_hold_them(crystals):
+    collection = Collection([crystals])
+    samples = np.array([0, 3, 4, 17, 40, 59])
+    batch = collate(collection, samples)
+    counts = compositions(collection, samples)
+    for number, row in enumerate(counts):
+        atoms = batch.atomic_number[batch.atom_pointer[number] : batch.atom_pointer[number + 1]].numpy()
+        assert row.tolist() == np.bincount(atoms, minlength=ELEMENTS).tolist()
+        assert sample_ids(collection, samples)[number].decode() in collection.sample_name(int(samples[number]))
+    for name in ("gap", "metal"):
+        values, there = target_values(collection, name, samples), batch.present[name].numpy()
+        assert np.isfinite(values).tolist() == there.tolist()
+        assert values[there].tolist() == batch.targets[name].numpy()[there].tolist()
+    family = target_values(collection, "family", samples)
+    assert (family >= 0).tolist() == batch.present["family"].tolist()
+
+
+def test_a_forest_of_compositions_beats_the_mean_on_real_perovskites(perovskites):
+    settings = BaselineSettings(perovskites, sizes=(100, None), seeds=(0, 1), trees=30)
+    scores = list(baselines(settings))
+    assert len(scores) == 2 * 2 * 2
+    collection = Collection([perovskites])
+    learn, judge = collection.in_split("train"), collection.in_split("val")
+    values = [target_values(collection, "heat_of_formation", some).astype(float) for some in (learn, judge)]
+    mean = [each for each in scores if each.model == MEAN]
+    whole = next(each for each in mean if each.size == len(learn))
+    assert whole.metrics["mae"] == pytest.approx(np.abs(values[1] - values[0].mean()).mean())
+    assert whole.metrics["rmse"] == pytest.approx(np.sqrt(((values[1] - values[0].mean()) ** 2).mean()))
+    few = next(each for each in mean if each.size == 100 and each.seed == 1)
+    part = values[0][draw(len(learn), 100, 1)]
+    assert few.metrics["mae"] == pytest.approx(np.abs(values[1] - part.mean()).mean())
+    forest = {(each.size, each.seed): each for each in scores if each.model == FOREST}
+    # A composition does not tell which of two metals is where, which perovskites are known to care about.
+    assert forest[100, 0].metrics["mae"] < 0.95 * mean[0].metrics["mae"]
+    assert forest[len(learn), 0].metrics["mae"] < 0.97 * forest[100, 0].metrics["mae"]
+    assert forest[len(learn), 0].metrics["r2"] > 0.1 > abs(whole.metrics["r2"])
+    assert {each.samples for each in scores} == {len(judge)}
+    assert all(0 <= each.formulas_seen <= 1 for each in scores)
+
+
+def test_every_kind_of_target_is_judged(crystals):
+    scores = list(baselines(BaselineSettings(crystals, seeds=(0,), trees=10)))
+    kinds = {(each.target, each.model): each for each in scores}
+    assert {name for name, _ in kinds} == {"gap", "metal", "family"}
+    collection = Collection([crystals])
+    learn, judge = collection.in_split("train"), collection.in_split("val")
+    flags = [target_values(collection, "metal", some).astype(float) for some in (learn, judge)]
+    commonest = float(np.nanmean(flags[0]) > 0.5)
+    truth = flags[1][np.isfinite(flags[1])]
+    assert kinds["metal", MEAN].metrics == {"accuracy": (truth == commonest).mean(), "auroc": 0.5}
+    assert kinds["metal", MEAN].samples == len(truth) < len(judge)
+    assert kinds["metal", FOREST].learned == np.isfinite(flags[0]).sum()
+    family = [target_values(collection, "family", some) for some in (learn, judge)]
+    named = np.bincount(family[0][family[0] >= 0]).argmax()
+    assert kinds["family", MEAN].metrics["accuracy"] == (family[1][family[1] >= 0] == named).mean()
+    assert kinds["gap", FOREST].unit == "eV"
+    table = table_of(scores)
+    assert "commonest class" in table
+    assert "auroc" in table
+
+
+def test_a_smaller_part_is_part_of_a_larger_one_and_of_the_seed():
+    assert set(draw(1000, 50, 3)) < set(draw(1000, 200, 3))
+    assert set(draw(1000, 50, 3)) != set(draw(1000, 50, 4))
+    assert draw(1000, 1000, 3).tolist() == list(range(1000))
+    with pytest.raises(UserInputError, match="--sizes 1,001: the training split has 1,000 samples"):
+        draw(1000, 1001, 3)
+
+
+def test_the_command_writes_what_it_prints_the_same_each_time(crystals, tmp_path):
+    words = ["baseline", crystals, "--target", "gap", "--sizes", "10,all", "--seeds", 2, "--trees", 8]
+    done = run_ranks(1, *words, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out/baselines.json").read_text())
+    with (tmp_path / "out/baselines.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(record["scores"]) == 8
+    assert [float(row["mae"]) for row in rows] == [each["metrics"]["mae"] for each in record["scores"]]
+    forest = [each["metrics"]["mae"] for each in record["scores"] if each["model"] == FOREST and each["size"] == 10]
+    (line,) = [line for line in done.stdout.splitlines() if " 10  mae " in line and "forest" in line]
+    assert f"{np.mean(forest):.4g}" in line
+    settings = BaselineSettings(crystals, ("gap",), sizes=(10, None), seeds=(0, 1), trees=8)
+    write_baselines(tmp_path / "again", settings, list(baselines(settings)))
+    read = {(each.metric, each.train_samples): each for each in read_baselines(tmp_path / "out/compare.csv")}
+    assert read["mae", 10].value == pytest.approx(np.mean(forest))
+    assert {size for _, size in read} == {each["size"] for each in record["scores"]}
+    for name in ("baselines.csv", "baselines.json", "compare.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_mistakes_are_the_users(crystals, monkeypatch):
+    def first(**options):
+        return next(baselines(BaselineSettings(crystals, **options)))
+
+    with pytest.raises(UserInputError, match="--target mass: the data set has no such target; it has: gap, metal, fam"):
+        first(targets=("mass",))
+    with pytest.raises(UserInputError, match="no sample in split 'test'"):
+        first(split="test")
+    with pytest.raises(UserInputError, match="--split train is the split that is learned from"):
+        first(split="train")
+    monkeypatch.setattr(module, "installed", lambda _: None)
+    with pytest.raises(MachineError, match=r"baselines need scikit-learn.*pip install 'matsci-hpc\[embed\]'"):
+        first()
+
+
+def test_a_part_holds_the_samples_that_a_training_run_of_its_size_and_seed_draws(crystals):
+    every = Collection([crystals]).in_split("train")
+    part = open_collection(Data(train=[crystals], subset={"samples": 12, "seed": 3})).in_split("train")
+    assert every[draw(len(every), 12, 3)].tolist() == part.tolist()

@@ -1,0 +1,323 @@
+"""A comparison of real runs from one command to its report, and how its records are read."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comparison_runs import FULL, write_config, write_pretraining, write_runs
+from preparation import run_program
+from scipy import stats
+
+from matsci_hpc.comparison.collect import collect_comparison
+from matsci_hpc.comparison.plan import load_comparison
+from matsci_hpc.errors import UserInputError
+
+OUT = Path("comparisons/small")
+MODEL = {"layers": 1, "width": 8, "message_width": 8, "position_width": 8, "embedding_width": 8}
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder where clouds were prepared, an encoder trained, and two arms, seeds and sizes compared: one command."""
+    folder = tmp_path_factory.mktemp("finished")
+    source = {"kind": "symmetry", "samples": 160, "seed": 5, "groups": ["C2", "C3", "Ci"], "max_atoms": 12}
+    prep = {"source": source, "out": "datasets/clouds", "shard_size": 32, "neighbors": {"cutoff": 2.5}}
+    splits = {"splits": {"train": 0.7, "val": 0.15, "test": 0.15}}
+    train = {
+        "run_dir": "runs/base",
+        "data": {"train": ["datasets/clouds"]},
+        "steps": 6,
+        "batch": {"graphs": 8},
+        "model": MODEL,
+        "evaluate": {"every_steps": 3},
+        "log_every": 2,
+    }
+    comparison = {
+        "base": "train.yaml",
+        "prepare": ["prep.yaml"],
+        "out": str(OUT),
+        "arms": {"scratch": {}, "pretrained": {"init_from": "runs/pretrain"}},
+        "seeds": [1, 2],
+        "train_samples": [40, "full"],
+        "samples_seen": 48,
+        "overrides": {"job.ranks": 1},
+        "metric": [{"target": "point_group", "name": "accuracy"}, {"name": "loss"}],
+    }
+    for name, config in (("prep", prep | splits), ("train", train), ("comparison", comparison)):
+        (folder / f"{name}.yaml").write_text(json.dumps(config))
+    made = run_program("prep", "prep.yaml", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    pretrained = run_program("train", "train.yaml", "run_dir=runs/pretrain", "seed=99", cwd=folder)
+    assert pretrained.returncode == 0, pretrained.stderr
+    done = run_program("compare", "run", "comparison.yaml", cwd=folder, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done
+
+
+@pytest.fixture
+def copied(finished, tmp_path, monkeypatch):
+    """A copy of it, for a test that changes something."""
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return load_comparison(Path("comparison.yaml"))
+
+
+@pytest.mark.slow
+def test_one_command_ends_in_a_table_and_a_plot(finished):
+    folder, done = finished
+    assert done.stdout.startswith("8 runs, 0 of them complete")
+    assert "point_group accuracy" in done.stdout
+    assert done.stdout.strip().endswith("comparisons/small/report/report.html")
+    report = folder / OUT / "report"
+    assert sorted(path.name for path in report.iterdir()) == [
+        "comparison.csv", "comparison.png", "report.html", "report.md", "report.txt",
+    ]  # fmt: skip
+    assert (report / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert (report / "report.txt").read_text().strip() in done.stdout
+
+
+@pytest.mark.slow
+def test_the_table_says_what_the_records_say(finished):
+    folder, _ = finished
+    rows = rows_of(folder / OUT / "results.csv")
+    assert len(rows) == 2 * 2 * 2 * 2  # arms, seeds, sizes, metrics
+    for row in rows:
+        run = folder / OUT / "runs" / row["run"]
+        final = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+        value = final["loss"] if row["metric"] == "loss" else final["metrics"]["point_group"]["accuracy"]
+        assert float(row["value"]) == pytest.approx(value)
+        assert row["samples_seen"] == "48"
+        assert final["split"] == "test"
+        data = json.loads((run / "data.json").read_text())[0]["splits"]
+        assert int(row["train_samples"]) in {40, data["train"]}
+        assert int(row["test_samples"]) == data["test"]
+    points = rows_of(folder / OUT / "report/comparison.csv")
+    assert len(points) == 2 * 2 * 2
+    for point in points:
+        values = {
+            arm: [
+                float(row["value"])
+                for row in rows
+                if (row["arm"], row["train_samples"], row["metric"]) == (arm, point["train_samples"], point["metric"])
+            ]
+            for arm in ("scratch", "pretrained")
+        }
+        assert float(point["mean"]) == pytest.approx(np.mean(values[point["arm"]]))
+        if point["arm"] == "pretrained" and point["metric"] == "loss":
+            test = stats.ttest_rel(values["pretrained"], values["scratch"])
+            assert float(point["p_paired_t"]) == pytest.approx(test.pvalue)
+            low, high = test.confidence_interval()
+            assert (float(point["difference_low"]), float(point["difference_high"])) == (
+                pytest.approx(low),
+                pytest.approx(high),
+            )
+
+
+@pytest.mark.slow
+def test_arms_of_a_seed_learn_from_the_same_part(finished):
+    folder, _ = finished
+    configs = {
+        path.name: json.loads((path / "provenance.json").read_text())
+        for path in (folder / OUT / "runs").iterdir()
+        if "samples=40" in path.name
+    }
+    assert {name for name, each in configs.items() if "init_from" in each} == {
+        f"arm=pretrained_samples=40_seed={seed}" for seed in (1, 2)
+    }
+
+
+@pytest.mark.slow
+def test_finished_runs_are_kept_and_broken_ones_go_on(copied):
+    broken = OUT / "runs/arm=scratch_samples=40_seed=2"
+    (broken / "DONE").unlink()
+    (broken / "STOPPED").write_text("the file STOP\n")
+    before = (broken / "metrics.jsonl").read_bytes()
+    kept = OUT / "runs/arm=scratch_samples=40_seed=1/metrics.jsonl"
+    stamp = kept.stat().st_mtime_ns
+    collected = run_program("compare", "collect", "comparison.yaml")
+    assert f"not in it: {broken.name}: broken off: the file STOP" in collected.stdout
+    again = run_program("compare", "run", "comparison.yaml")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"{broken.name}: goes on, it was broken off: the file STOP" in again.stdout
+    assert again.stdout.startswith("8 runs, 7 of them complete")
+    assert (broken / "metrics.jsonl").read_bytes() == before  # all steps had been taken
+    assert not (OUT / "failed").exists()
+    assert kept.stat().st_mtime_ns == stamp
+    assert copied.arms.keys() == {"scratch", "pretrained"}
+
+
+@pytest.mark.slow
+def test_pretraining_on_the_same_data_is_pointed_out(copied):
+    notes = " ".join(collect_comparison(copied).notes)
+    assert "pretrained: its pretraining learned from a data set that the runs learn from, too" in notes
+    assert "With 2 seeds the t test" in notes
+
+
+# From here on the records are written by the tests.
+def gap(run):
+    """Pretrained is better by 0.1 with few samples, and by nothing with many, but for noise of the seed."""
+    gain = 0.1 if run.arm == "pretrained" and run.size == 100 else 0.0
+    wobble = 0.01 * ((run.seed * 7 + len(run.arm) + len(str(run.size))) % 3 - 1)
+    return {"mae": 0.5 + 0.05 * run.seed - gain + wobble, "auroc": 0.9}
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """A function that writes a comparison and its records, and collects it."""
+    monkeypatch.chdir(tmp_path)
+    write_pretraining(tmp_path / "runs/pretrain")
+
+    def made(values=gap, held_out=None, after=None, **changes):
+        path = write_config(tmp_path, **changes)
+        runs = write_runs(path, values, held_out=held_out)
+        if after is not None:
+            after(runs)
+        return collect_comparison(load_comparison(path))
+
+    return made
+
+
+def test_verdicts_by_known_values(written):
+    found = written()
+    few, full = found.points
+    assert (few.samples, full.samples) == (100, FULL)
+    assert [each.paired.verdict for each in (*few.against, *full.against)] == ["better", "cannot be told"]
+    differences = [
+        gap(next(each.run for each in found.taken if (each.run.arm, each.run.seed, each.run.size) == (arm, seed, 100)))[
+            "mae"
+        ]
+        for arm in ("pretrained", "scratch")
+        for seed in (1, 2, 3)
+    ]
+    expected = np.subtract(differences[:3], differences[3:])
+    assert few.against[0].paired.difference == pytest.approx(expected.mean())
+    assert few.unit == "eV"
+    assert few.untrained == pytest.approx(1.5)
+    higher = written_again(found, better="higher")
+    assert higher.points[0].against[0].paired.verdict == "worse"
+
+
+def written_again(found, **metric):
+    """The same records by another metric."""
+    changed = found.comparison.model_copy(update={"metric": found.comparison.metrics[0].model_copy(update=metric)})
+    return collect_comparison(changed)
+
+
+def test_the_cost_of_pretraining_is_told(written):
+    found = written()
+    (cost,) = found.pretraining["pretrained"]
+    assert cost.node_hours == pytest.approx(2 * 3.0)  # two hosts for 10,800 s
+    assert (cost.steps, cost.samples_seen) == (5000, 320000)
+    assert not any("learned from a data set" in note for note in found.notes)
+    assert found.results[0].node_hours == pytest.approx(0.01)
+
+
+def test_a_chain_of_pretraining_is_followed(written, tmp_path):
+    write_pretraining(tmp_path / "runs/second", init_from="runs/pretrain")
+    arms = {"scratch": {}, "pretrained": {"init_from": "runs/second/checkpoints/step-000001"}}
+    found = written(arms=arms)
+    assert [Path(cost.run).name for cost in found.pretraining["pretrained"]] == ["second", "pretrain"]
+    gone = written_arms(found, "runs/gone")
+    assert any("what its pretraining cost is not known: runs/gone is not a directory" in note for note in gone.notes)
+
+
+def written_arms(found, init_from):
+    """The same comparison, whose runs were made with an encoder that is gone since."""
+    pretrained = found.comparison.arms["pretrained"].model_copy(update={"init_from": Path(init_from)})
+    for run in (Path("comparisons/small/runs")).glob("arm=pretrained*"):
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace("runs/second/checkpoints/step-000001", init_from))
+    arms = found.comparison.arms | {"pretrained": pretrained}
+    return collect_comparison(found.comparison.model_copy(update={"arms": arms}))
+
+
+def change_line(file, place, **changes):
+    """Change one line of one run's records."""
+
+    def change(runs):
+        path = runs[-1].job.output / file
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines[place] |= changes
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "changes", "says"),
+    [
+        ("metrics.jsonl", -1, {"samples_seen": 150}, "differ in samples_seen: 200 and 150"),
+        ("metrics.jsonl", -1, {"skipped_steps": 2}, "differ in skipped_steps: 0 and 2"),
+        ("evaluations.jsonl", 0, {"split": "other"}, "differ in evaluations: 2 and 1"),
+        ("evaluations.jsonl", -1, {"samples": 49}, "differ in test_samples: 50 and 49"),
+    ],
+)
+def test_unequal_work_is_refused_by_the_records(file, place, changes, says, written):
+    with pytest.raises(UserInputError, match=f"are compared and {says}"):
+        written(after=change_line(file, place, **changes))
+
+
+@pytest.mark.parametrize("what", ["code", "data"])
+def test_other_code_and_other_data_are_refused(what, written):
+    def change(runs):
+        output = runs[-1].job.output
+        if what == "code":
+            (output / "provenance.json").write_text(json.dumps({"matsci_hpc": "0.0.9"}))
+        else:
+            (output / "data.json").write_text(json.dumps([{"fingerprint": "others", "splits": {"train": FULL}}]))
+
+    with pytest.raises(UserInputError, match=f"are compared and differ in {what}: .* or say allow: \\[{what}\\]"):
+        written(after=change)
+
+
+def test_a_run_that_diverged_is_left_out_and_said(written):
+    metrics = {"samples": 50, "mae": None, "unit": "eV"}
+    found = written(after=change_line("evaluations.jsonl", -1, metrics={"gap": metrics}))
+    name = "arm=pretrained_samples=full_seed=3"
+    assert found.incomplete == {name: "gap mae is no finite number"}
+    assert found.points[1].against[0].paired.seeds == 2
+    assert any(name in note for note in found.notes)
+
+
+def test_a_metric_that_nobody_recorded(written):
+    with pytest.raises(UserInputError, match=r"no gap f1 in evaluations\.jsonl; target gap has .*mae, auroc"):
+        written(metric={"target": "gap", "name": "f1"})
+
+
+def test_the_trial_is_chosen_on_the_held_out_split(written):
+    """The first learning rate is better on the test split, the second on the held-out one: it is taken."""
+
+    def test_values(run):
+        return {"mae": gap(run)["mae"] + 0.2 * run.trial}
+
+    def held_out(run):
+        return {"mae": gap(run)["mae"] - 0.2 * run.trial * (run.arm == "scratch")}
+
+    found = written(test_values, held_out, tune={"optimizer.lr": [1e-3, 1e-4]})
+    assert len(found.results) == 24
+    chosen = {(each.run.arm, each.run.tuned["optimizer.lr"]) for each in found.taken}
+    assert chosen == {("scratch", 1e-4), ("pretrained", 1e-3)}
+    assert len(found.taken) == 12
+
+
+def test_baselines_stand_beside(written, tmp_path):
+    text = "target,metric,train_samples,name,value,by\ngap,mae,100,forest,0.7,me\ngap,mae,400,forest,0.6,me\n"
+    (tmp_path / "baselines.csv").write_text(text + "gap,mae,,published,0.3,them\nother,mae,100,forest,9,me\n")
+    found = written(baselines="baselines.csv")
+    assert [(each.name, each.train_samples, each.value) for each in found.baselines] == [
+        ("forest", 100, 0.7), ("forest", 400, 0.6), ("published", None, 0.3), ("forest", 100, 9.0),
+    ]  # fmt: skip
+    (tmp_path / "baselines.csv").write_text("target,metric,name,value\n")
+    with pytest.raises(UserInputError, match=r"baselines: baselines.csv has no column train_samples"):
+        collect_comparison(found.comparison)
+    (tmp_path / "baselines.csv").write_text("target,metric,train_samples,name,value\ngap,mae,few,x,1\n")
+    with pytest.raises(UserInputError, match=r"baselines\.csv:2: value and train_samples are numbers"):
+        collect_comparison(found.comparison)

@@ -1,0 +1,240 @@
+"""A model as a file: the same model, from nothing but the file, and nothing that the file's maker could run."""
+
+import json
+import pickletools
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from crystals import random_crystal
+from ranks import environment, run_ranks
+from run_dirs import EVIL
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from matsci_hpc import load_model
+from matsci_hpc.cli import cli
+from matsci_hpc.errors import UserInputError
+from matsci_hpc.inference.exporting import Wishes, export
+from matsci_hpc.inference.model_file import _checksum, read_model, write_model
+
+CRYSTALS = [random_crystal(number) for number in range(8)]
+MODULE = """\
+import torch
+from torch import nn
+
+
+class Sums(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.elements = nn.Embedding(119, width)
+
+    def forward(self, batch):
+        open("{mark}", "w").close()
+        return self.elements(batch.atomic_number)
+"""
+
+
+def test_the_file_gives_what_the_run_gives(run, exported):
+    there, here = load_model(run, device="cpu"), load_model(exported, device="cpu")
+    assert np.array_equal(there.embed(CRYSTALS), here.embed(CRYSTALS))
+    assert there.predict(CRYSTALS) == here.predict(CRYSTALS)
+    assert here.about == there.about
+    assert load_model(exported.parent, device="cpu").about == there.about
+
+
+def test_it_is_used_in_three_lines_of_python_far_from_the_run(exported):
+    program = (
+        "from matsci_hpc import load_model\n"
+        "model = load_model('encoder.safetensors')\n"
+        "from ase.build import bulk\n"
+        "print(model.embed([bulk('Cu'), bulk('Si')]).shape, sorted(model.predict(bulk('Cu'))[0]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=exported.parent,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    keys = ["family", "family.probabilities", "family.probability", "gap", "id", "metal", "metal.probability"]
+    assert done.stdout == f"(2, 10) {keys}\n"
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(run, exported, tmp_path):
+    again, card = export(run, tmp_path / "again", None, Wishes())
+    assert again.read_bytes() == exported.read_bytes()
+    assert card.read_bytes() == (exported.parent / "README.md").read_bytes()
+
+
+def test_its_header_says_what_the_numbers_mean(run, exported, data):
+    with safe_open(exported, framework="pt") as file:
+        metadata = file.metadata()
+    about = json.loads(metadata["about"])
+    assert metadata["format"] == "matsci-hpc model"
+    assert about["model"]["name"] == "egnn"
+    assert about["learned"]["cutoff_angstrom"] == 4.0
+    assert "ties at the cutoff are edges" in about["learned"]["neighbor_rule"]
+    assert about["learned"]["targets"]["gap"]["spec"]["unit"] == "eV"
+    manifest = json.loads((data / "dataset.json").read_text())
+    assert about["learned"]["targets"]["gap"]["statistics"] == manifest["statistics"]["train"]["gap"]
+    assert about["learned"]["targets"]["family"]["spec"]["classes"] == manifest["targets"]["family"]["classes"]
+    assert about["origin"]["data"][0]["fingerprint"] == manifest["fingerprint"]
+    assert about["elements"]
+    assert str(run.parent) not in metadata["about"]  # no place on this machine
+
+
+def test_without_heads_it_embeds_and_says_that_it_cannot_predict(run, tmp_path):
+    file, card = export(run, tmp_path / "encoder.safetensors", None, Wishes(heads=False))
+    assert card.name == "encoder.md"
+    assert all(name.startswith("encoder.") for name in load_file(file))
+    model = load_model(file, device="cpu")
+    assert np.array_equal(model.embed(CRYSTALS), load_model(run, device="cpu").embed(CRYSTALS))
+    with pytest.raises(UserInputError, match="encoder alone, without heads"):
+        model.predict(CRYSTALS)
+
+
+def test_every_kind_of_damage_is_noticed(exported):
+    whole = exported.read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 200)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        exported.write_bytes(damaged)
+        with pytest.raises(UserInputError, match=re.escape(str(exported))):
+            read_model(exported)
+    for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+        exported.write_bytes(whole[:length])
+        with pytest.raises(UserInputError, match="damaged, or no file of safetensors"):
+            load_model(exported, device="cpu")
+
+
+def test_foreign_files_are_refused(tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "pickle.safetensors")
+    for name, said in {
+        "foreign": "no model of matsci-hpc",
+        "pickle": "damaged, or no file of safetensors",
+        "none": "no such file",
+    }.items():
+        with pytest.raises(UserInputError, match=said):
+            load_model(tmp_path / f"{name}.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda about: about.model_copy(update={"model": about.model.model_copy(update={"width": 16})}), "of shape"),
+        (lambda about: about.model_copy(update={"model": about.model.model_copy(update={"layers": 1})}), "has not"),
+        (lambda about: about.model_copy(update={"model": about.model.model_copy(update={"layers": 3})}), "lacks"),
+    ],
+)
+def test_numbers_that_do_not_fit_the_description_are_refused(exported, change, said):
+    about, tensors = read_model(exported)
+    write_model(exported, change(about), tensors)
+    with pytest.raises(UserInputError, match=f"do not fit its description.*{said}"):
+        load_model(exported, device="cpu")
+
+
+def test_a_later_format_is_refused(exported):
+    tensors = load_file(exported)
+    with safe_open(exported, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, exported, metadata | {"format_version": "2"})
+    with pytest.raises(UserInputError, match="format version 2, this program reads 1"):
+        load_model(exported, device="cpu")
+    about = json.dumps(json.loads(metadata["about"]) | {"news": 1})
+    save_file(tensors, exported, metadata | {"about": about, "xxh3_128": _checksum(about, tensors)})
+    with pytest.raises(UserInputError, match=r"its description cannot be read: news.*another release"):
+        load_model(exported, device="cpu")
+
+
+def test_nothing_in_the_export_is_a_pickle(exported):
+    for path in exported.parent.iterdir():
+        with pytest.raises(ValueError, match=r".*"):
+            list(pickletools.genops(path.read_bytes()))
+
+
+@pytest.fixture
+def own_module(data, tmp_path, monkeypatch):
+    """A run of a module of one's own, which leaves a mark whenever its code runs."""
+    (tmp_path / "code").mkdir()
+    mark = tmp_path / "mark"
+    (tmp_path / "code/sums.py").write_text(MODULE.format(mark=mark))
+    config = tmp_path / "train.yaml"
+    config.write_text(
+        f"run_dir: {tmp_path}/own\ndata: {{train: [{data}]}}\nsteps: 2\nbatch: {{graphs: 7}}\n"
+        "model: {target: sums.Sums, arguments: {width: 6}, gives: atoms, embedding_width: 6}\n"
+    )
+    root = environment()["PYTHONPATH"]
+    result = run_ranks(1, "train", config, PYTHONPATH=f"{root}:{tmp_path / 'code'}")
+    assert result.returncode == 0, result.stderr
+    mark.unlink()
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.delitem(sys.modules, "sums", raising=False)
+    return tmp_path / "own", mark
+
+
+def test_a_module_from_elsewhere_runs_only_for_who_trusts_it(own_module, tmp_path):
+    run, mark = own_module
+    file, card = export(run, tmp_path / "out", None, Wishes())
+    for path in (run, file):
+        with pytest.raises(UserInputError, match=r"its encoder is sums\.Sums, a module from outside.*--trust-module"):
+            load_model(path, device="cpu")
+    assert "sums" not in sys.modules
+    assert not mark.exists()
+    there, here = (load_model(path, device="cpu", trust_module=True) for path in (run, file))
+    assert np.array_equal(there.embed(CRYSTALS), here.embed(CRYSTALS))
+    assert mark.exists()
+    assert "trust_module=True" in card.read_text()
+
+
+def test_the_card_tells_what_the_run_was(run, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["--data", data, "--split", "val", "--out", tmp_path / "val.json", "--device", "cpu"]
+    CliRunner().invoke(cli, ["evaluate", *map(str, [run, *words])], catch_exceptions=False)
+    words = ["--licence", "apache-2.0", "--data-licence", "data=CC-BY-4.0", "--evaluation", tmp_path / "val.json"]
+    words = ["export", run, "--out", tmp_path / "out", *words]
+    result = CliRunner().invoke(cli, list(map(str, words)), catch_exceptions=False)
+    assert result.stdout.split() == [str(tmp_path / "out" / name) for name in ("encoder.safetensors", "README.md")]
+    card = (tmp_path / "out/README.md").read_text()
+    assert card.startswith("---\nlibrary_name: matsci-hpc\nlicense: apache-2.0\n")
+    manifest = json.loads((data / "dataset.json").read_text())
+    found = json.loads((tmp_path / "val.json").read_text())
+    metrics = found["metrics"]
+    for expected in (
+        'model = load_model("encoder.safetensors")',
+        manifest["fingerprint"],
+        "CC-BY-4.0",
+        f"{metrics['gap']['mae']:.4g} eV",
+        f"split val of data, {found['samples']} samples",
+        "## Training\n\n",
+        "rank hours",
+        "averaged over the last steps",
+    ):
+        assert expected in card, expected
+    assert len(re.findall(r"\| gap \(\d+ samples\) \| loss", card)) == 2  # the run's own evaluation, and the given one
+
+
+def test_names_cannot_become_markup(copied, tmp_path):
+    entry = json.loads((copied / "data.json").read_text())[0] | {"path": f"somewhere/a|b`{EVIL}".replace("/script", "")}
+    (copied / "data.json").write_text(json.dumps([entry]))
+    _, card = export(copied, tmp_path / "out", None, Wishes())
+    text = card.read_text()
+    assert "<" not in text
+    assert r"a\|b\`" in text
+
+
+def test_what_is_no_card_of_ours_stays(run, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UserInputError, match=r"README\.md: is no model card"):
+        export(run, tmp_path, None, Wishes())
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    with pytest.raises(UserInputError, match="no run, and no checkpoint"):
+        export(tmp_path, tmp_path / "out", None, Wishes())
+    with pytest.raises(UserInputError, match="licence of other: the run has no such data set; it has data"):
+        export(run, tmp_path / "out", None, Wishes(data_licences={"other": "MIT"}))
