@@ -11,6 +11,7 @@ from matsci_hpc.cli_study_runs import (
     collect_study,
     plan_study,
     print_collected,
+    print_report,
     run_study,
     submit_study,
 )
@@ -78,10 +79,6 @@ def report(
       nodes, scaling (strong or weak), samples, repeat   if there are any
       others      labels such as backend: rows of the same labels are one series
     """  # noqa: D301 - click looks for the character itself
-    from matsci_hpc.analysis.study_report import write_study_report
-    from matsci_hpc.scaling.adapters import read_results
-    from matsci_hpc.scaling.study import study_table
-
     if (study is None) == (source is None):
         raise click.UsageError("give STUDY, or measurements by --from FILE" + ("" if study is None else ", not both"))
     courses: list[Course] = []
@@ -93,12 +90,7 @@ def report(
     if source is None or out is None:
         raise click.UsageError("--out DIR is missing: with --from the report has no folder of its own")
     named = dict(_pair(each) for each in columns)
-    table = read_results(source, labels.split(",") if labels is not None else None, named)
-    found = study_table(table, base, seed, lone=bool(courses))
-    written = write_study_report(found, out, {"base": base or "fewest ranks of each series", "seed": seed}, courses)
-    for note in found.notes:
-        click.echo(f"note: {note}", err=True)
-    click.echo(f"{written.page}")
+    print_report(source, out, courses, base, labels.split(",") if labels is not None else None, named, seed)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from matsci_hpc.scaling.study_courses import Course
 
 STUDY = click.argument("study", type=click.Path(path_type=Path))
@@ -33,7 +35,8 @@ def plan_study(study: Path, overrides: tuple[str, ...], site: str | None) -> Non
 @STUDY
 @OVERRIDES
 @SITE
-def run_study(study: Path, overrides: tuple[str, ...], site: str | None) -> None:
+@click.option("--report", is_flag=True, help="Then write the report, as `study report` does.")
+def run_study(study: Path, overrides: tuple[str, ...], site: str | None, report: bool) -> None:
     """Make the runs of a study on this machine, one after the other.
 
     Call it again to go on: finished runs are kept, one that was broken off begins anew.
@@ -41,7 +44,12 @@ def run_study(study: Path, overrides: tuple[str, ...], site: str | None) -> None
     from matsci_hpc.scaling.study_plan import load_study
     from matsci_hpc.scaling.study_run import run_study as run
 
-    sys.exit(run(load_study(study, overrides), site))
+    checked = load_study(study, overrides)
+    code = run(checked, site)
+    if report and code == 0:
+        source, courses = print_collected(checked, site)
+        print_report(source, source.parent / "report", courses)
+    sys.exit(code)
 
 
 @click.command("submit")
@@ -101,3 +109,24 @@ def print_collected(checked: object, site: str | None) -> tuple[Path, list["Cour
     for name, lives in found.lives.items():
         print(f"in it, but restarted: {name}: its times are of {lives} lives, each without its warm-up")
     return path, found.courses
+
+
+def print_report(
+    source: Path,
+    out: Path,
+    courses: "Sequence[Course]" = (),
+    base: int | None = None,
+    labels: "Sequence[str] | None" = None,
+    columns: "Mapping[str, str] | None" = None,
+    seed: int = 0,
+) -> None:
+    """Write the report of a table of measurements, and say what to mind and where it is."""
+    from matsci_hpc.analysis.study_report import write_study_report
+    from matsci_hpc.scaling.adapters import read_results
+    from matsci_hpc.scaling.study import study_table
+
+    found = study_table(read_results(source, labels, dict(columns or {})), base, seed, lone=bool(courses))
+    written = write_study_report(found, out, {"base": base or "fewest ranks of each series", "seed": seed}, courses)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"{written.page}")

@@ -81,9 +81,10 @@ def test_each_run_has_a_folder_and_a_line(finished):
 def test_finished_runs_are_kept(finished):
     folder, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / OUT / "runs").rglob("*")}
-    again = run_program("study", "run", "study.yaml", cwd=folder)
+    again = run_program("study", "run", "study.yaml", "--report", cwd=folder)
     assert again.returncode == 0
     assert again.stdout.startswith("2 runs, 2 of them complete")
+    assert again.stdout.strip().endswith(str(OUT / "report" / "report.html"))
     assert {path: path.stat().st_mtime_ns for path in (folder / OUT / "runs").rglob("*")} == before
 
 
