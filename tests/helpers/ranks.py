@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,3 +51,14 @@ def run_command(
 def run_ranks(ranks: int, *arguments: object, **extra: str) -> subprocess.CompletedProcess[str]:
     """`matsci-hpc ARGUMENTS` on so many ranks, to its end."""
     return run_command(command(ranks, *arguments), **extra)
+
+
+def trainer(config: Path) -> Callable[..., Path]:
+    """Trains by a config on real ranks: trainer(config)(folder, ranks, overrides...) gives the folder."""
+
+    def run(folder: Path, ranks: int, *overrides: str) -> Path:
+        result = run_ranks(ranks, "train", config, f"run_dir={folder}", *overrides)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return folder
+
+    return run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from crystal_data import prepare_crystals
-from ranks import run_ranks
+from ranks import trainer
 from real_mixture import prepare_real_mixture
 
 from matsci_hpc.config.loading import load_config
@@ -66,13 +66,7 @@ def config(crystals, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def train_in(config) -> Callable[..., Path]:
     """Train on real ranks: train_in(folder, ranks, overrides...) gives the folder."""
-
-    def run(folder: Path, ranks: int, *overrides: str) -> Path:
-        result = run_ranks(ranks, "train", config, f"run_dir={folder}", *overrides)
-        assert result.returncode == 0, result.stdout + result.stderr
-        return folder
-
-    return run
+    return trainer(config)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from matsci_hpc.training import loop, step
 folder = Path(sys.argv.pop(1))
 folder.mkdir(exist_ok=True)
 seen, graphs = [], []
-begin, take, embed = loop.Trainer.train, step.Stepper.take, Model.embed
+begin, take, encode = loop.Trainer.train, step.Stepper.take, Model.encode
 def observed_begin(self):
     run = self.run
     names = {id(each): name for name, each in run.model.named_parameters()}
@@ -43,10 +43,10 @@ def observed_begin(self):
     save_file({name: value.clone() for name, value in run.model.state_dict().items()},
               folder / f"model-{run.comm.rank}.safetensors")
     return begin(self)
-def observed_embed(self, batch):
-    found = embed(self, batch)
+def observed_encode(self, batch):
+    found = encode(self, batch)
     if self.training:
-        graphs.append(found.requires_grad)
+        graphs.append(found.embedding.requires_grad)
     return found
 def observed_take(self, work):
     found = take(self, work)
@@ -55,7 +55,7 @@ def observed_take(self, work):
     graphs.clear()
     (folder / f"steps-{self.run.comm.rank}.json").write_text(json.dumps(seen))
     return found
-loop.Trainer.train, step.Stepper.take, Model.embed = observed_begin, observed_take, observed_embed
+loop.Trainer.train, step.Stepper.take, Model.encode = observed_begin, observed_take, observed_encode
 cli.main()
 """
 STEPS = ("steps=8", "checkpoint={every_steps: 1, keep: 20}", "evaluate.every_steps=8")

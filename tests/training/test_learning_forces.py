@@ -1,6 +1,7 @@
 """Forces of real structures are learned, by a head of their own or as the gradient of the energy."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 from labelled_frames import prepare_frames, prepare_labelled
-from ranks import run_ranks
+from ranks import run_ranks, trainer
 from test_exactness import assert_same_run, newest
 
 from matsci_hpc.config.gradient_targets import unfit_gradients
@@ -45,18 +46,24 @@ log_every: 1
 DIRECT = "targets={energy: {}, force: {}}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def frames(tmp_path_factory) -> Path:
     """60 structures of MPtrj, a fifth of them without forces."""
     return prepare_frames(tmp_path_factory.mktemp("frames"), 60, 12, 4.0, bare_every=5)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def config(frames, tmp_path_factory) -> Path:
     """The config of these runs, in the place of that of the other tests of training."""
     path = tmp_path_factory.mktemp("config") / "train.yaml"
     path.write_text(CONFIG.format(data=frames, steps=STEPS))
     return path
+
+
+@pytest.fixture(scope="module")
+def train_in(config) -> Callable[..., Path]:
+    """As that of the other tests: one that was made for these would go by their config."""
+    return trainer(config)
 
 
 @pytest.fixture(scope="module")

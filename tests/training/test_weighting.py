@@ -125,7 +125,7 @@ def learned(lines: list[dict]) -> None:
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", HARDER_FIRST)
 def test_weights_are_the_same_on_any_number_of_ranks(materials, train, lines, rule):
     one = train("one", 1, *options(materials, *RULES[rule]))
     learned(lines(one))
