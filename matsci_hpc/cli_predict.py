@@ -1,6 +1,7 @@
 """The command that predicts a run on more ranks; thin like those of `cli`."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,24 @@ class RankNumbers(click.ParamType):  # type: ignore[type-arg]
         return tuple(found)
 
 
+class Computing(click.ParamType):  # type: ignore[type-arg]
+    """Milliseconds of a step whatever its share, and nanoseconds for each unit of predicted cost: 20.9,6.95."""
+
+    name = "MS,NS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """In seconds."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            fixed_ms, per_cost_ns = (float(each) for each in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers, such as 20.9,6.95", param, ctx)
+        if not (0 <= fixed_ms < math.inf and 0 < per_cost_ns < math.inf):
+            self.fail("milliseconds are not negative, nanoseconds above 0", param, ctx)
+        return 1e-3 * fixed_ms, 1e-9 * per_cost_ns
+
+
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
@@ -42,6 +61,11 @@ class RankNumbers(click.ParamType):  # type: ignore[type-arg]
 @click.option("--threads", type=click.IntRange(min=1), help="Cores of a rank in the trial here.")
 @click.option(
     "--from", "runs", multiple=True, type=click.Path(path_type=Path), metavar="RUN_DIR", help="Take the steps of a run."
+)
+@click.option(
+    "--computing",
+    type=Computing(),
+    help="Forward and backward as measured elsewhere: ms of any step, and ns for each edge (an atom costs as 30).",
 )
 @click.option(
     "--fabric", "fabrics", multiple=True, metavar="NAME", help="Network from a table, between or within nodes."
@@ -88,6 +112,8 @@ def predict(
     """  # noqa: D301 - click looks for the character itself
     from matsci_hpc.scaling.forecast_run import Question
 
+    if options["computing"] is not None and options["runs"]:
+        raise click.UsageError("give --computing or --from, not both")
     path = find_config(config)
     asked = Question(
         config=path,

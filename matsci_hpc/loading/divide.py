@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from matsci_hpc.loading.permutation import Numbers
 
 Costs = NDArray[np.float64]
+WORTH_SORTING = 64
+"""Samples in a turn below which a heap is faster than sorting the ranks."""
 
 
 def divide(costs: Costs, ranks: int, speeds: Sequence[float] | None = None) -> list[Numbers]:
@@ -27,28 +29,62 @@ def divide(costs: Costs, ranks: int, speeds: Sequence[float] | None = None) -> l
     """
     if ranks == 1:
         return [np.arange(len(costs))]
-    # Among ranks of one speed the least loaded finishes first, so a heap for each speed holds the candidates.
-    by_speed: dict[float, list[tuple[float, int]]] = {}
-    for rank in range(ranks):
-        by_speed.setdefault(speeds[rank] if speeds is not None else 1.0, []).append((0.0, rank))
-    classes = sorted(by_speed.items(), reverse=True)
     order = np.argsort(-costs, kind="stable")
     owner = np.empty(len(costs), dtype=np.int64)
-    if len(classes) == 1:
-        owner[order] = _longest_first(costs[order].tolist(), classes[0][1])
+    if speeds is None or len(set(speeds)) == 1:
+        owner[order] = _longest_first(costs[order], ranks)
     else:
-        owner[order] = _first_to_finish(costs[order].tolist(), classes)
+        # Among ranks of one speed the least loaded finishes first, so a heap for each speed holds the candidates.
+        by_speed: dict[float, list[tuple[float, int]]] = {}
+        for rank, speed in enumerate(speeds):
+            by_speed.setdefault(speed, []).append((0.0, rank))
+        owner[order] = _first_to_finish(costs[order].tolist(), sorted(by_speed.items(), reverse=True))
     by_owner = np.argsort(owner, kind="stable")
     return np.split(by_owner, np.cumsum(np.bincount(owner, minlength=ranks))[:-1])
 
 
-def _longest_first(costs: list[float], heap: list[tuple[float, int]]) -> list[int]:
+def _longest_first(costs: Costs, ranks: int) -> Numbers:
+    """Owners by LPT, many samples at a time, which takes half the time of a heap of ranks or less.
+
+    Sorted by load, the ranks get the next samples in turn for as long as none that has just got one is the least loaded
+    again: the rule of the heap, with the same sums, so the owners are the same.
+
+    Args:
+        costs: float64 [n], descending.
+        ranks: number of ranks.
+    """
+    loads = np.zeros(ranks)
+    owners = np.empty(len(costs), dtype=np.int64)
+    place = 0
+    while place < len(costs):
+        turn = np.argsort(loads, kind="stable")[: len(costs) - place]
+        before = loads[turn]
+        after = before + costs[place : place + len(turn)]
+        # On equal loads the heap would look at the numbers of the ranks, which the next turn does.
+        back = np.flatnonzero(before[1:] >= np.minimum.accumulate(after)[:-1])
+        count = int(back[0]) + 1 if len(back) else len(turn)
+        owners[place : place + count] = turn[:count]
+        loads[turn[:count]] = after[:count]
+        place += count
+        if count < min(WORTH_SORTING, ranks):
+            stop = min(place + max(ranks, WORTH_SORTING), len(costs))
+            owners[place:stop] = _by_heap(costs[place:stop], loads)
+            place = stop
+    return owners
+
+
+def _by_heap(costs: Costs, loads: Costs) -> Numbers:
+    """The same one by one, where ranks come back so soon that sorting all of them does not pay; adds to the loads."""
+    heap = list(zip(loads.tolist(), range(len(loads)), strict=True))
+    heapq.heapify(heap)
     owners = []
-    for cost in costs:
+    for cost in costs.tolist():
         load, rank = heap[0]
         owners.append(rank)
         heapq.heapreplace(heap, (load + cost, rank))
-    return owners
+    for load, rank in heap:
+        loads[rank] = load
+    return np.array(owners, dtype=np.int64)
 
 
 def _first_to_finish(costs: list[float], classes: list[tuple[float, list[tuple[float, int]]]]) -> list[int]:
@@ -61,12 +97,19 @@ def _first_to_finish(costs: list[float], classes: list[tuple[float, list[tuple[f
     return owners
 
 
+def loads_of(costs: Costs, shares: Sequence[Numbers]) -> Costs:
+    """Cost of each share, float64 [shares]."""
+    # Not `reduceat`, which cannot sum an empty share.
+    owner = np.repeat(np.arange(len(shares)), [len(share) for share in shares])
+    return np.bincount(owner, weights=costs[np.concatenate(shares)], minlength=len(shares)).astype(np.float64)
+
+
 def imbalance(costs: Costs, shares: Sequence[Numbers], speeds: Sequence[float] | None = None) -> float:
     """Time of the rank that finishes last over the time that a perfect division would take: 1 is perfect balance.
 
     Among equally fast ranks this is the largest over the mean cost.
     """
-    loads = np.array([costs[share].sum() for share in shares])
+    loads = loads_of(costs, shares)
     speed = np.ones(len(loads)) if speeds is None else np.asarray(speeds, dtype=np.float64)
     total = float(loads.sum())
     return float((loads / speed).max() * speed.sum() / total) if total > 0 else 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from matsci_hpc.loading.divide import divide, micro_batches
+from matsci_hpc.loading.divide import divide, loads_of, micro_batches
 from matsci_hpc.loading.plan import COST, EpochPlan, Plan
 from matsci_hpc.loading.spec import PlanSpec, SampleSizes
 
@@ -135,7 +135,7 @@ def forecast_balance(
         atoms, edges = sizes.atoms(samples), sizes.edges(samples)
         costs = COST.of(atoms, edges)
         shares = divide(costs, ranks, speeds)
-        loads = np.array([costs[share].sum() for share in shares])
+        loads = loads_of(costs, shares)
         speed = np.ones(ranks) if speeds is None else np.asarray(speeds, dtype=np.float64)
         rows.append((len(samples), int(atoms.sum()), int(edges.sum())))
         times.append((loads.sum() / speed.sum(), (loads / speed).max()))

@@ -23,7 +23,7 @@ from matsci_hpc.scaling.loads import for_ranks, look_at_loads
 from matsci_hpc.scaling.networks import Layout, Links
 from matsci_hpc.scaling.prediction import Prediction, Storage, predict
 from matsci_hpc.scaling.recorded import Recorded, recorded_cost
-from matsci_hpc.scaling.step_cost import StepCost, fit_line
+from matsci_hpc.scaling.step_cost import Line, StepCost, fit_line
 from matsci_hpc.shards.manifest import read_manifest
 
 SIZES = 4
@@ -46,6 +46,8 @@ class Question:
         ranks_per_node: None for as many as the config's job has, else as this machine has cores for.
         threads: of a rank in the trial; None for those of the config's job, else a share of this machine's cores.
         runs: finished runs whose steps are taken.
+        computing: time of a step whatever its share, in seconds, and for each unit of predicted cost, as measured
+            elsewhere; None for that of a trial or of the runs.
         fabrics: names from the table.
         comm: file of measured all-reduces; None for that of the account.
         ports: of a node.
@@ -62,6 +64,7 @@ class Question:
     ranks_per_node: int | None = None
     threads: int | None = None
     runs: tuple[Path, ...] = ()
+    computing: tuple[float, float] | None = None
     fabrics: tuple[str, ...] = ()
     comm: Path | None = None
     ports: int = 1
@@ -203,7 +206,7 @@ def _step_cost(
     cost = StepCost(
         line=line,
         optimizer_s=float(np.median(trial["optimizer_s"])),
-        input_per_cost_s=float(np.median(np.array(trial["input_s"]) / np.array(costs))),
+        input=fit_line(costs, trial["input_s"]),
         buckets=buckets,
         sum_bytes_per_s=trial["sum_bytes_per_s"],
         noise=question.noise or 0.0,
@@ -211,7 +214,20 @@ def _step_cost(
         steps=steps,
         source=f"{steps} steps of one rank on {where} here",
     )
+    if question.computing is not None:
+        return _as_given(cost, *question.computing)
     return cost if recorded is None else _as_recorded(cost, recorded, question)
+
+
+def _as_given(cost: StepCost, fixed_s: float, per_cost_s: float) -> StepCost:
+    """A line that somebody has measured elsewhere, with what only a trial tells."""
+    return replace(
+        cost,
+        line=Line(fixed_s, per_cost_s, 0.0, fixed_known=True),
+        shares=None,
+        source=f"{1e3 * fixed_s:.4g} ms and {1e9 * per_cost_s:.4g} ns for each unit of cost, as given; order of "
+        f"gradients, optimiser and reading from {cost.source}",
+    )
 
 
 def _as_recorded(cost: StepCost, recorded: Recorded, question: Question) -> StepCost:
@@ -219,7 +235,7 @@ def _as_recorded(cost: StepCost, recorded: Recorded, question: Question) -> Step
     line = cost.line
     # A run whose shares never differed cannot tell what an empty share takes: that is from here then.
     known, shares = recorded.line, recorded.shares
-    if not known.fixed_known and line.fixed_known:
+    if not known.fixed_known and line.fixed_known and cost.shares is not None:
         shares = (min(shares[0], cost.shares[0]), max(shares[1], cost.shares[1]))
         mean = sum(recorded.shares) / 2
         ratio = known.per_cost_s * mean / (line.fixed_s + line.per_cost_s * mean)
@@ -269,14 +285,15 @@ def _bytes_per_sample(config: TrainConfig) -> float:
 
 def _remarks(question: Question, cost: StepCost, predictions: Sequence[Prediction]) -> list[str]:
     found = []
-    if not question.runs:
+    if not question.runs and question.computing is None:
         found.append("the cost of a step was measured on this machine; --from RUN_DIR takes that of a run elsewhere")
     if not cost.line.fixed_known:
         found.append("the measured shares were alike, so what a step takes without work is counted as nothing")
     if cost.noise == 0:
-        found.append(f"ranks are counted as equally fast; the steps here varied by {cost.line.noise:.0%} (--noise)")
+        varied = f"; the steps here varied by {cost.line.noise:.0%}" if question.computing is None else ""
+        found.append(f"ranks are counted as equally fast{varied} (--noise)")
     beyond = [each.ranks for each in predictions if each.extrapolated]
-    if beyond:
+    if beyond and cost.shares is not None:
         least, most = cost.shares
         found.append(
             f"shares of {', '.join(f'{each:,}' for each in beyond)} ranks lie outside of the measured ones "

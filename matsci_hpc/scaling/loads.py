@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.loading.divide import divide
+from matsci_hpc.loading.divide import divide, loads_of
 from matsci_hpc.loading.grouping import SIMULATED_STEPS, resolve_grouping
 from matsci_hpc.loading.plan import COST, Plan
 from matsci_hpc.loading.spec import PlanSpec, SampleSizes, plan_spec
@@ -109,8 +109,7 @@ def look_at_loads(config: TrainConfig, sizes: SampleSizes, ranks: int) -> Loads:
     for row, step in enumerate(numbers.tolist()):
         samples = epoch.batch(step)
         costs = COST.of(sizes.atoms(samples), sizes.edges(samples))
-        shares = divide(costs, ranks)
-        loads[row] = [costs[share].sum() for share in shares]
+        loads[row] = loads_of(costs, divide(costs, ranks))
     return Loads(
         ranks=ranks,
         samples=epoch.samples,

@@ -8,6 +8,7 @@ Efficiency is the time of an epoch times the ranks, for the smallest number of r
 whether the global batch grows with the ranks or not.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -152,7 +153,7 @@ def predict(
         per_sample = epoch_s * load.ranks / load.samples
         base = base or per_sample
         largest = float(load.loads.max(axis=1).mean())
-        least, most = cost.shares
+        least, most = cost.shares or (0.0, math.inf)
         found.append(
             Prediction(
                 ranks=load.ranks,
@@ -199,7 +200,7 @@ def step_parts(
                 max(slowest_s - expected_s, 0.0),
                 exposed.latency_s,
                 exposed.bandwidth_s,
-                cost.input_per_cost_s * largest,
+                cost.input.fixed_s + cost.input.per_cost_s * largest,
             )
         )
     compute, imbalance, noise, latency, bandwidth, reading = np.array(rows).mean(axis=0).tolist()

@@ -41,22 +41,23 @@ class StepCost:
     Attributes:
         line: time of forward and backward passes.
         optimizer_s: norm, clipping and update, whatever the share.
-        input_per_cost_s: reading and collating a share in the thread that runs beside, for each edge of it.
+        input: reading and collating a share in the thread that runs beside.
         buckets: of gradients, as the run sends them.
         sum_bytes_per_s: how fast tensors are added up here.
         noise: between ranks, relative standard deviation of a step's computing time; 0 if it is not counted.
-        shares: least and largest predicted cost of the measured shares; beyond them the line is extrapolated.
+        shares: least and largest predicted cost of the measured shares; beyond them the line is extrapolated. None
+            where they are not known.
         steps: measured.
         source: where it is from, in words.
     """
 
     line: Line
     optimizer_s: float
-    input_per_cost_s: float
+    input: Line
     buckets: tuple[Bucket, ...]
     sum_bytes_per_s: float
     noise: float
-    shares: tuple[float, float]
+    shares: tuple[float, float] | None
     steps: int
     source: str
 

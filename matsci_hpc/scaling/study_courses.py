@@ -15,6 +15,7 @@ class Look:
 
     Attributes:
         step: optimiser step.
+        loss: of it.
         grad_norm: before clipping.
         share_beyond: of the parameters, whose Adam ratio lies beyond 0.9.
         autocorrelation: of gradients with those of the step before, lag 1.
@@ -22,6 +23,7 @@ class Look:
     """
 
     step: int
+    loss: float | None
     grad_norm: float | None
     share_beyond: float | None
     autocorrelation: float | None
@@ -97,7 +99,7 @@ def loss_csv(courses: Iterable[Course]) -> str:
 def dynamics_csv(courses: Iterable[Course]) -> str:
     """What the optimiser did, one line per line of dynamics.jsonl of every run; spikes with how high they are."""
     header = (
-        *("run", "ranks", "world", "repeat", "step", "grad_norm", "share_beyond", "autocorrelation"),
+        *("run", "ranks", "world", "repeat", "step", "loss", "grad_norm", "share_beyond", "autocorrelation"),
         *("noise_scale", "spike_deviations"),
     )
     return csv_text(header, (line for each in courses for line in _dynamics_lines(each)))
@@ -106,7 +108,14 @@ def dynamics_csv(courses: Iterable[Course]) -> str:
 def _dynamics_lines(course: Course) -> Iterator[tuple[object, ...]]:
     high = dict(course.spikes)
     for look in course.looks:
-        numbers = (look.grad_norm, look.share_beyond, look.autocorrelation, look.noise_scale, high.get(look.step))
+        numbers = (
+            look.loss,
+            look.grad_norm,
+            look.share_beyond,
+            look.autocorrelation,
+            look.noise_scale,
+            high.get(look.step),
+        )
         shown = (None if value is None else _rounded(value, 6) for value in numbers)
         yield (course.run, course.ranks, course.world, course.repeat, look.step, *shown)
 
@@ -122,6 +131,7 @@ def _look(line: Record) -> Look:
     lags = line.get("autocorrelation")
     return Look(
         step=int(line["step"]),
+        loss=as_number(line.get("loss")),
         grad_norm=as_number(line.get("grad_norm")),
         share_beyond=as_number(line.get("share_beyond")),
         autocorrelation=as_number(lags[0]) if isinstance(lags, list) and lags else None,

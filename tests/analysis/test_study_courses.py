@@ -24,7 +24,7 @@ def course(labels, world, repeat=1, losses=None, spikes=(), ended=None, ranks=1)
         world=world,
         repeat=repeat,
         steps=[(step, 4 * world * step, 0.5 * step, loss) for step, loss in enumerate(losses, 1)],
-        looks=[Look(step, 1.0, 0.001 * step, 0.5 if step > 50 else 0.25, 8.0 * step) for step in range(1, 101)],
+        looks=[Look(step, 2.0, 1.0, 0.001 * step, 0.5 if step > 50 else 0.25, 8.0 * step) for step in range(1, 101)],
         spikes=list(spikes),
         rollbacks=len(spikes),
         ended=ended,

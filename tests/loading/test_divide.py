@@ -1,3 +1,5 @@
+import heapq
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,6 +27,40 @@ def test_division_keeps_grahams_bound(costs, ranks):
     largest = max(costs[share].sum() for share in divide(costs, ranks))
     # A list schedule of any order ends at most (1 - 1/ranks) of the largest sample above the mean.
     assert largest <= costs.sum() / ranks + (1 - 1 / ranks) * costs.max() + 1e-6 * best
+
+
+def by_heap(costs, ranks):
+    """LPT as it is written in books: the next largest sample to the least loaded rank, of those the first."""
+    heap = [(0.0, rank) for rank in range(ranks)]
+    owner = np.empty(len(costs), dtype=np.int64)
+    for position in np.argsort(-costs, kind="stable"):
+        load, rank = heap[0]
+        owner[position] = rank
+        heapq.heapreplace(heap, (load + float(costs[position]), rank))
+    return [np.flatnonzero(owner == rank) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize("ranks", [3, 64, 200, 700])
+@pytest.mark.parametrize("spread", ["equal", "whole", "even", "normal", "heavy"])
+def test_division_in_turns_is_that_of_a_heap(ranks, spread):
+    random = np.random.default_rng(ranks)
+    for count in (ranks // 2, ranks, 9 * ranks + 5):
+        costs = {
+            "equal": lambda count=count: np.full(count, 7.0),
+            "whole": lambda count=count: random.integers(1, 6, count).astype(float),
+            "even": lambda count=count: random.uniform(1, 2, count),
+            "normal": lambda count=count: random.lognormal(7, 1, count),
+            "heavy": lambda count=count: random.pareto(0.8, count) + 1,
+        }[spread]()
+        for share, expected in zip(divide(costs, ranks), by_heap(costs, ranks), strict=True):
+            assert share.tolist() == expected.tolist()
+
+
+@given(costs_of, st.integers(1, 40))
+def test_imbalance_is_the_largest_over_the_mean_load(costs, ranks):
+    shares = divide(costs, ranks)
+    loads = [costs[share].sum() for share in shares]
+    assert imbalance(costs, shares) == pytest.approx(max(loads) / np.mean(loads))
 
 
 @given(costs_of, speeds_of)

@@ -57,6 +57,28 @@ def predicted(config, *arguments, seconds=0.2):
     return json.loads(done.stdout)
 
 
+def test_computing_measured_elsewhere(config):
+    found = predicted(config, "--ranks", "1,4", "--fabric", "hdr", "--computing", "20,500")
+    costs = {each["ranks"]: each["parts"] for each in found["predictions"]}
+    assert costs[1]["fixed"] == costs[4]["fixed"] == pytest.approx(0.020 + found["cost"]["optimizer_s"])
+    assert costs[1]["compute"] == pytest.approx(4 * costs[4]["compute"])  # a quarter each, imbalance counted apart
+    assert found["cost"]["source"].startswith("20 ms and 500 ns for each unit of cost, as given")
+    assert not any("this machine" in text for text in found["remarks"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--computing", "20"], "is not two numbers"),
+        (["--computing", "20,0"], "nanoseconds above 0"),
+        (["--computing", "20,5", "--from", "run"], "give --computing or --from, not both"),
+    ],
+)
+def test_mistakes_about_computing(config, words, says):
+    done = run_program("predict", config, "--ranks", 2, *words)
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
 def test_the_table(config):
     done = run_program("predict", config, "--ranks", "2,8", "--ranks-per-node", 8, *SHORT)
     assert done.returncode == 0, done.stderr

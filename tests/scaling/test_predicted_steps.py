@@ -18,7 +18,7 @@ def cost_of(*, fixed_s=0.0, noise=0.0, optimizer_s=0.0, input_s=0.0, buckets=(),
     return StepCost(
         line=Line(fixed_s, 1e-6, 0.0, fixed_known=True),
         optimizer_s=optimizer_s,
-        input_per_cost_s=input_s,
+        input=Line(0.0, input_s, 0.0, fixed_known=True),
         buckets=buckets,
         sum_bytes_per_s=math.inf,
         noise=noise,
