@@ -46,7 +46,7 @@ class Computing(click.ParamType):  # type: ignore[type-arg]
             fixed_ms, per_cost_ns = (float(each) for each in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not two numbers, such as 20.9,6.95", param, ctx)
-        if not (0 <= fixed_ms < math.inf and 0 < per_cost_ns < math.inf):
+        if not (0 <= fixed_ms < math.inf and 1e-6 < per_cost_ns < math.inf):
             self.fail("milliseconds are not negative, nanoseconds above 0", param, ctx)
         return 1e-3 * fixed_ms, 1e-9 * per_cost_ns
 
@@ -114,6 +114,8 @@ def predict(
 
     if options["computing"] is not None and options["runs"]:
         raise click.UsageError("give --computing or --from, not both")
+    if out is not None and out.exists() and not out.is_dir():
+        raise click.UsageError(f"--out {out}: is a file; name a folder")
     path = find_config(config)
     asked = Question(
         config=path,

@@ -204,6 +204,12 @@ def notes(run: Run) -> list[str]:
             f"The loss was not a finite number at {len(bad)} logged steps, "
             f"first at step {words.number(bad[0])}. A lower learning rate or optimizer.clip_norm often helps."
         )
+    dumps = sorted(each.name for each in (run.folder / "nonfinite").glob("step-*")) if not run.complete else []
+    if dumps:
+        found.append(
+            f"The run ended because a loss or gradient was not finite, at step {int(dumps[-1].removeprefix('step-'))}; "
+            f"what led to it is in nonfinite/{dumps[-1]}. A lower learning rate or optimizer.clip_norm often helps."
+        )
     if not run.evaluations:
         found.append("Nothing was evaluated on held-out data yet, so the numbers below show training only.")
     if run.unreadable:

@@ -90,7 +90,7 @@ def course_sheet(kinds: Sequence[Kind]) -> Sheet:
         spikes = Cell(number(len(first.spikes)), f"first at step {number(first.spikes[0][0])}" if first.spikes else "")
         rows.append(
             (
-                Cell(kind.name, f"ended early: {first.ended}" if first.ended else ""),
+                Cell(kind.name, _ended(first)),
                 Cell(number(len(kind.courses))),
                 Cell(number(first.steps[-1][0]) if first.steps else MISSING),
                 Cell(number(first.steps[-1][1]) if first.steps else MISSING),
@@ -106,11 +106,19 @@ def course_sheet(kinds: Sequence[Kind]) -> Sheet:
     caption = (
         f"Of the first repeat; all repeats train from one seed. Last loss: mean over the last {LAST:.0%} of its lines. "
         "Ratio beyond 0.9: share of the parameters whose Adam ratio m / (sqrt(v) + eps) lies there, the median of the "
-        f"lines from step {SETTLED} on; autocorrelation of gradients with those of the step before: 0 is none, 1 is "
-        "the same direction; noise scale: batch at which noise and signal of the gradient are alike, in graphs, at "
+        f"lines from step {SETTLED} on, of a shorter run of all; "
+        "autocorrelation of gradients with those of the step before: 0 is none, 1 is the same direction; noise scale: batch at which noise and signal of the gradient are alike, in graphs, at "
         "the end."
     )
     return Sheet("Loss and its dynamics", caption, columns, tuple(rows))
+
+
+def _ended(course: Course) -> str:
+    """That a run did not reach its end; the whole reason stands in incomplete.txt."""
+    if course.ended is None:
+        return ""
+    last = course.steps[-1][0] if course.steps else 0
+    return f"ended early, after step {number(last)}"
 
 
 def last_loss(course: Course) -> float | None:
@@ -241,9 +249,9 @@ def _marks(place: int, points: Points) -> Record:
 
 
 def _at_spikes(course: Course, points: Points) -> Points:
-    """The points of the curve at the steps of spikes that are still part of it."""
+    """The points of the curve where spikes begin; those that the run went back from are no part of it."""
     places = {step: place for place, (step, *_) in enumerate(course.steps)}
-    return [points[places[step]] for step, _ in course.spikes if step in places]
+    return [points[places[look.step]] for look in course.looks if look.spike is not None and look.step in places]
 
 
 def _thinned(points: Points) -> Points:

@@ -198,8 +198,8 @@ def _write(folder: StudyFolder, rows: list[Row], courses: list[Course], incomple
     table = Table(tuple(rows), str(folder.results))
     write_table(folder.results, table)
     write_table(folder.results_jsonl, table)
-    write_atomic(folder.loss, loss_csv(courses).encode())
     if courses:
+        write_atomic(folder.loss, loss_csv(courses).encode())
         write_atomic(folder.dynamics, dynamics_csv(courses).encode())
     text = "".join(f"{name}: {reason}\n" for name, reason in incomplete.items())
     write_atomic(folder.incomplete, text.encode(errors="replace"))

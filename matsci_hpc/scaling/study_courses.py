@@ -20,6 +20,7 @@ class Look:
         share_beyond: of the parameters, whose Adam ratio lies beyond 0.9.
         autocorrelation: of gradients with those of the step before, lag 1.
         noise_scale: gradient noise scale, graphs.
+        spike: how many robust standard deviations the loss is high, if a spike begins here.
     """
 
     step: int
@@ -28,6 +29,7 @@ class Look:
     share_beyond: float | None
     autocorrelation: float | None
     noise_scale: float | None
+    spike: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,10 @@ def loss_csv(courses: Iterable[Course]) -> str:
 
 
 def dynamics_csv(courses: Iterable[Course]) -> str:
-    """What the optimiser did, one line per line of dynamics.jsonl of every run; spikes with how high they are."""
+    """What the optimiser did, one line per valid line of dynamics.jsonl of every run; spikes with how high they are.
+
+    What a run went back from is no part of its course.
+    """
     header = (
         *("run", "ranks", "world", "repeat", "step", "loss", "grad_norm", "share_beyond", "autocorrelation"),
         *("noise_scale", "spike_deviations"),
@@ -106,7 +111,6 @@ def dynamics_csv(courses: Iterable[Course]) -> str:
 
 
 def _dynamics_lines(course: Course) -> Iterator[tuple[object, ...]]:
-    high = dict(course.spikes)
     for look in course.looks:
         numbers = (
             look.loss,
@@ -114,7 +118,7 @@ def _dynamics_lines(course: Course) -> Iterator[tuple[object, ...]]:
             look.share_beyond,
             look.autocorrelation,
             look.noise_scale,
-            high.get(look.step),
+            look.spike,
         )
         shown = (None if value is None else _rounded(value, 6) for value in numbers)
         yield (course.run, course.ranks, course.world, course.repeat, look.step, *shown)
@@ -136,13 +140,18 @@ def _look(line: Record) -> Look:
         share_beyond=as_number(line.get("share_beyond")),
         autocorrelation=as_number(lags[0]) if isinstance(lags, list) and lags else None,
         noise_scale=as_number(as_mapping(line.get("noise")).get("scale")),
+        spike=_height(line) if isinstance(line.get("spike"), dict) else None,
     )
 
 
 def _spikes(found: Run) -> Iterator[tuple[int, float]]:
     for line in found.spikes:
-        high = as_number(as_mapping(line["spike"]).get("deviations"))
-        yield int(line["step"]), high if high is not None else float("inf")
+        yield int(line["step"]), _height(line)
+
+
+def _height(line: Record) -> float:
+    high = as_number(as_mapping(line["spike"]).get("deviations"))
+    return high if high is not None else float("inf")
 
 
 def _rounded(value: float, digits: int) -> float:

@@ -170,7 +170,7 @@ def _forecast_series(
 
 def _recorded(question: Question, own: Sequence[StudyRun], config: TrainConfig) -> tuple[tuple[Path, ...], str]:
     """The runs that tell what a step costs, and a remark on that."""
-    if question.runs or not own:
+    if question.runs or question.computing is not None or not own:
         return question.runs, ""
     folders = tuple(run.job.output for run in own)
     try:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 
 import pytest
 from pages import BROWSER, Page, open_in_browser
@@ -24,7 +25,10 @@ def course(labels, world, repeat=1, losses=None, spikes=(), ended=None, ranks=1)
         world=world,
         repeat=repeat,
         steps=[(step, 4 * world * step, 0.5 * step, loss) for step, loss in enumerate(losses, 1)],
-        looks=[Look(step, 2.0, 1.0, 0.001 * step, 0.5 if step > 50 else 0.25, 8.0 * step) for step in range(1, 101)],
+        looks=[
+            Look(step, 2.0, 1.0, 0.001 * step, 0.5 if step > 50 else 0.25, 8.0 * step, dict(spikes).get(step))
+            for step in range(1, len(losses) + 1)
+        ],
         spikes=list(spikes),
         rollbacks=len(spikes),
         ended=ended,
@@ -49,7 +53,7 @@ def test_repeats_are_one_kind_and_the_world_is_named():
 def test_the_table_says_how_a_course_went():
     found = course({}, 1, spikes=[(40, 9.0), (70, 12.0)], ended="not finite <b>")
     cells = text_of(course_sheet(kinds_of([found])))
-    assert cells["runs"].remark == "ended early: not finite <b>"
+    assert cells["runs"].remark == "ended early, after step 100"
     assert float(cells["last loss"].text) == pytest.approx(last_loss(found), abs=1e-3)
     assert last_loss(found) == pytest.approx(3.0 - 0.01 * 94.5)  # of steps 91 to 100
     assert float(cells["least loss"].text) == pytest.approx(3.0 - 0.99)
@@ -83,6 +87,13 @@ def test_a_spike_outlasts_thinning():
     assert len(line["x"]) < 2_000
     assert max(line["y"]) == 77.0
     assert (marks["x"], marks["y"]) == ([4 * 12_346], [77.0])
+
+
+def test_a_spike_that_was_gone_back_from_marks_nothing():
+    taken_back = replace(course({}, 1), spikes=[(40, 9.0), (40, 8.0)])
+    (plot, *_) = course_plots(kinds_of([taken_back]))
+    assert len(plot.figure["data"]) == 1
+    assert text_of(course_sheet(kinds_of([taken_back])))["spikes"].text == "2"
 
 
 def test_not_more_are_drawn_than_can_be_told_apart():

@@ -164,7 +164,10 @@ def test_spreadsheets_leave_marks_that_do_not_matter(tmp_path):
         ("ranks,throughput,scaling\n1,5,week\n", "line 2: column scaling: 'week' is neither strong nor weak"),
         ('ranks,throughput\n1,"5\n', "line 2: is no CSV"),
         ("ranks,time_s,samples\n1,5,7\n2,5,\n", "line 3: column samples: is filled in some lines .* not in line 3"),
-        ("ranks,throughput\n2,5\n2,6\n", "line 2: column ranks: all measurements has one rank count only; measure"),
+        (
+            "ranks,throughput\n2,5\n2,6\n",
+            "line 2: column ranks: one rank count only: all measurements; measure",
+        ),
         ("ranks,throughput\n1,5\n2,9\n2,9\n", "line 4: column repeat: the same measurement of 2 ranks .* in line 3"),
         ("ranks,throughput,repeat\n1,5,1\n2,9,1\n2,8,1\n", "line 4: column repeat: repeat 1 of 2 ranks .* in line 3"),
         (
