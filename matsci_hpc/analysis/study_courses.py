@@ -106,9 +106,9 @@ def course_sheet(kinds: Sequence[Kind]) -> Sheet:
     caption = (
         f"Of the first repeat; all repeats train from one seed. Last loss: mean over the last {LAST:.0%} of its lines. "
         "Ratio beyond 0.9: share of the parameters whose Adam ratio m / (sqrt(v) + eps) lies there, the median of the "
-        f"lines from step {SETTLED} on, of a shorter run of all; "
-        "autocorrelation of gradients with those of the step before: 0 is none, 1 is the same direction; noise scale: batch at which noise and signal of the gradient are alike, in graphs, at "
-        "the end."
+        f"lines from step {SETTLED} on, of a shorter run of all; autocorrelation of gradients with those of the step "
+        "before: 0 is none, 1 is the same direction; noise scale: batch at which noise and signal of the gradient are "
+        "alike, in graphs, at the end."
     )
     return Sheet("Loss and its dynamics", caption, columns, tuple(rows))
 

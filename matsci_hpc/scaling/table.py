@@ -219,7 +219,7 @@ class Table:
                 f"the columns {', '.join(varying)} make each of them a series of its own: name the columns that are "
                 f"labels by --labels, or begin the names of the others with `{DETAILS}`"
             )
-        return f"{self.origin}: line {first.line}: column ranks: one rank count only: {made[0].name}; {advice}"
+        return f"{self.origin}: line {first.line}: column ranks: {made[0].name}: one rank count only; {advice}"
 
 
 def _times(rows: Iterable[Row]) -> Floats | None:

@@ -166,7 +166,7 @@ def test_spreadsheets_leave_marks_that_do_not_matter(tmp_path):
         ("ranks,time_s,samples\n1,5,7\n2,5,\n", "line 3: column samples: is filled in some lines .* not in line 3"),
         (
             "ranks,throughput\n2,5\n2,6\n",
-            "line 2: column ranks: one rank count only: all measurements; measure",
+            "line 2: column ranks: all measurements: one rank count only; measure",
         ),
         ("ranks,throughput\n1,5\n2,9\n2,9\n", "line 4: column repeat: the same measurement of 2 ranks .* in line 3"),
         ("ranks,throughput,repeat\n1,5,1\n2,9,1\n2,8,1\n", "line 4: column repeat: repeat 1 of 2 ranks .* in line 3"),
