@@ -69,14 +69,13 @@ def export(run: Path, out: Path, checkpoint: str | None, wishes: Wishes) -> tupl
     _refuse_unknown(about, wishes.data_licences or {})
     file, card_file = _places(out)
     counts = [sum(each.numel() for name, each in tensors.items() if name.startswith(part)) for part in (ENCODER, HEADS)]
-    own = _own_evaluation(found)
     card = Card(
         about=about,
         file=file.name,
         parameters=(counts[0], counts[1]),
         heads=wishes.heads,
         cost=_cost(found),
-        evaluations=[*([own] if own is not None else []), *given],
+        evaluations=[*_own_evaluations(found), *given],
         licence=wishes.licence,
         data_licences=wishes.data_licences or {},
     )
@@ -108,14 +107,16 @@ def _refuse_unknown(about: About, licences: Mapping[str, str]) -> None:
             raise UserInputError(f"licence of {name}: the run has no such data set; it has {', '.join(sorted(names))}")
 
 
-def _own_evaluation(found: RunModel) -> tuple[str, dict[str, Any]] | None:
-    """The last evaluation of the run at the checkpoint's step; else none: numbers of other parameters would mislead."""
-    lines = whole_lines(_folder(found).evaluations)
-    step = found.about.origin.step
-    at_step = [line for line in lines if line.get("step") == step and isinstance(line.get("metrics"), dict)]
-    if not at_step:
-        return None
-    return f"split {at_step[-1].get('split')} of the training data, {_count(at_step[-1])}", at_step[-1]
+def _own_evaluations(found: RunModel) -> list[tuple[str, dict[str, Any]]]:
+    """The last evaluation of each split by these parameters; numbers of other parameters would mislead.
+
+    The final evaluation stands at the last step, but `weights_step` says whose parameters it is of.
+    """
+    step, of_split = found.about.origin.step, {}
+    for line in whole_lines(_folder(found).evaluations):
+        if line.get("weights_step", line.get("step")) == step and isinstance(line.get("metrics"), dict):
+            of_split[str(line.get("split"))] = line
+    return [(f"split {split} of the training data, {_count(line)}", line) for split, line in of_split.items()]
 
 
 def _evaluation(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from crystal_data import prepare_crystals
 from crystals import random_crystal
 from ranks import environment, run_ranks
 from run_dirs import EVIL
@@ -218,6 +219,29 @@ def test_the_card_tells_what_the_run_was(run, data, tmp_path, monkeypatch):
     ):
         assert expected in card, expected
     assert len(re.findall(r"\| gap \(\d+ samples\) \| loss", card)) == 2  # the run's own evaluation, and the given one
+
+
+def test_the_card_has_the_metrics_of_its_own_parameters(run, tmp_path):
+    data = prepare_crystals(tmp_path, splits="train: 0.6, val: 0.2, test: 0.2")
+    changes = [f"run_dir={tmp_path}/run", f"data.train=[{data}]", "optimizer={lr: 0.3}", "average.decay=null"]
+    changes += ["evaluate={every_steps: 2, final_split: test}", "checkpoint.every_steps=2"]
+    result = run_ranks(1, "train", run.parent / "train.yaml", *changes)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run/evaluations.jsonl").read_text().splitlines()]
+    (final,) = [line for line in lines if line["split"] == "test"]
+    assert final["weights_step"] < final["step"] == 12  # the step is too large, so an early one stays the best
+
+    def card(checkpoint):
+        return export(tmp_path / "run", tmp_path / checkpoint, checkpoint, Wishes())[1].read_text()
+
+    best, newest = card("best"), card("newest")
+    for text, step in ((best, final["weights_step"]), (newest, 12)):
+        (val,) = [line for line in lines if line["split"] == "val" and line["step"] == step]
+        assert "split val of the training data" in text
+        assert f"{val['metrics']['gap']['mae']:.4g} eV" in text
+    assert "split test of the training data" in best
+    assert f"{final['metrics']['gap']['mae']:.4g} eV" in best
+    assert "split test of the training data" not in newest
 
 
 def test_names_cannot_become_markup(copied, tmp_path):
