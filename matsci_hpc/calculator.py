@@ -18,7 +18,6 @@ The strain moves atoms and lattice vectors alike: x -> x (1 + strain), symmetric
 doi:10.1016/j.cpc.2015.01.003, section 2).
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -35,7 +34,7 @@ from matsci_hpc.inference.graphs import batch_of, graph_of
 from matsci_hpc.inference.trained import TrainedModel
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.structure import Structure
-from matsci_hpc.targets import TargetSpec
+from matsci_hpc.targets import PER_ATOM, TargetSpec
 
 UNITS = {
     "eV": 1.0,
@@ -47,7 +46,6 @@ UNITS = {
     "kcal/mol": units.kcal / units.mol,
 }
 """Units of energy, in eV; each may be followed by `/atom`."""
-_PER_ATOM = re.compile(r"\s*(?:/|per\s+)\s*atom$")
 
 
 class Calculator(AseCalculator):
@@ -162,7 +160,7 @@ def energy_unit(name: str, spec: TargetSpec) -> tuple[float, bool]:
         UserInputError: it is none of an energy.
     """
     unit = spec.unit or ""
-    whole = _PER_ATOM.sub("", unit)
+    whole = PER_ATOM.sub("", unit)
     if whole not in UNITS:
         raise UserInputError(
             f"target {name} has the unit {spec.unit or 'none'}; an energy has one of {', '.join(UNITS)}, maybe /atom"

@@ -15,7 +15,7 @@ from matsci_hpc.models.heads import Head
 from matsci_hpc.models.registry import Model
 from matsci_hpc.models.scaling import Scaling
 from matsci_hpc.shards.statistics import TargetStatistics
-from matsci_hpc.targets import NOT_LEARNED, TargetSpec
+from matsci_hpc.targets import NOT_LEARNED, PER_ATOM, TargetSpec
 from matsci_hpc.training.derived import Derivation, derivation_of
 from matsci_hpc.training.measures.base import Compared, Measure, Metrics, vector
 from matsci_hpc.training.measures.binary import Binary
@@ -172,6 +172,10 @@ def _task(name: str, section: Target, split: str, collection: Collection) -> Tas
         for key in ("extensive", "references"):
             if getattr(section, key):
                 raise UserInputError(f"targets.{name}.{key}: it {what}; leave it out")
+    if section.extensive and PER_ATOM.search(spec.unit or ""):
+        raise UserInputError(
+            f"targets.{name}.extensive: its unit is {spec.unit}, so its values do not grow with the cell; leave it out"
+        )
     kind = AtomTask if spec.per_atom else Task
     return kind(
         name,
