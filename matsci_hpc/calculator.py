@@ -62,12 +62,14 @@ class Calculator(AseCalculator):
             conserve energy.
 
     Raises:
-        UserInputError: the model has no such target, or its unit is none of an energy.
+        UserInputError: this is no loaded model, it has no such target, or its unit is none of an energy.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - so it is called in ASE
 
     def __init__(self, model: TrainedModel, energy: str | None = None, forces: str | None = None) -> None:
+        if not isinstance(model, TrainedModel):
+            raise UserInputError(f"Calculator({model!r}): takes a loaded model: Calculator(load_model({model!r}))")
         super().__init__()  # type: ignore[no-untyped-call]
         self.model = model
         self.energy_target = _energy_target(model.targets, energy)
@@ -119,6 +121,12 @@ class Calculator(AseCalculator):
 
     def _batch(self, atoms: Any) -> Batch:
         """The atoms, moved back into the cell: edges point no farther than images of 8 bits reach."""
+        periodic = atoms.cell.array[np.asarray(atoms.pbc, dtype=bool)]
+        if np.linalg.matrix_rank(periodic) < len(periodic):
+            raise UserInputError(
+                f"structure {atoms.symbols}: is periodic in {len(periodic)} directions, and its cell spans fewer; set "
+                "atoms.cell, or atoms.pbc = False"
+            )
         structure = Structure(
             id=str(atoms.symbols),
             atomic_number=np.asarray(atoms.numbers, dtype=np.uint8),
