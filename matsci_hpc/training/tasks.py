@@ -73,11 +73,11 @@ class Task:
     @property
     def measure(self) -> Measure:
         """Loss and metrics of its kind."""
-        names = self.spec.classes or ()
+        names, counts, mean = self.spec.classes or (), self.statistics.class_counts, self.statistics.mean
         if self.spec.kind == "class":
-            return Classes(names)
-        if self.spec.kind == "binary":
-            return Binary()
+            return Classes(names, counts.index(max(counts)) if counts else None)
+        if self.spec.kind == "binary":  # the mean of a derived one is that of its source
+            return Binary(None if mean is None or self.derivation is not None else mean > 0.5)
         if self.spec.kind == "multilabel":
             return MultiLabel(names)
         return Regression(self.loss, self.spec.unit, self.statistics.mean or 0.0, self.extensive, self.references)
