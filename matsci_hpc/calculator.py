@@ -18,7 +18,6 @@ The strain moves atoms and lattice vectors alike: x -> x (1 + strain), symmetric
 doi:10.1016/j.cpc.2015.01.003, section 2).
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -35,7 +34,7 @@ from matsci_hpc.inference.graphs import batch_of, graph_of
 from matsci_hpc.inference.trained import TrainedModel
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.structure import Structure
-from matsci_hpc.targets import TargetSpec
+from matsci_hpc.targets import PER_ATOM, TargetSpec
 
 UNITS = {
     "eV": 1.0,
@@ -47,7 +46,6 @@ UNITS = {
     "kcal/mol": units.kcal / units.mol,
 }
 """Units of energy, in eV; each may be followed by `/atom`."""
-_PER_ATOM = re.compile(r"\s*(?:/|per\s+)\s*atom$")
 
 
 class Calculator(AseCalculator):
@@ -64,12 +62,14 @@ class Calculator(AseCalculator):
             conserve energy.
 
     Raises:
-        UserInputError: the model has no such target, or its unit is none of an energy.
+        UserInputError: this is no loaded model, it has no such target, or its unit is none of an energy.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 - so it is called in ASE
 
     def __init__(self, model: TrainedModel, energy: str | None = None, forces: str | None = None) -> None:
+        if not isinstance(model, TrainedModel):
+            raise UserInputError(f"Calculator({model!r}): takes a loaded model: Calculator(load_model({model!r}))")
         super().__init__()  # type: ignore[no-untyped-call]
         self.model = model
         self.energy_target = _energy_target(model.targets, energy)
@@ -121,6 +121,12 @@ class Calculator(AseCalculator):
 
     def _batch(self, atoms: Any) -> Batch:
         """The atoms, moved back into the cell: edges point no farther than images of 8 bits reach."""
+        periodic = atoms.cell.array[np.asarray(atoms.pbc, dtype=bool)]
+        if np.linalg.matrix_rank(periodic) < len(periodic):
+            raise UserInputError(
+                f"structure {atoms.symbols}: is periodic in {len(periodic)} directions, and its cell spans fewer; set "
+                "atoms.cell, or atoms.pbc = False"
+            )
         structure = Structure(
             id=str(atoms.symbols),
             atomic_number=np.asarray(atoms.numbers, dtype=np.uint8),
@@ -162,7 +168,7 @@ def energy_unit(name: str, spec: TargetSpec) -> tuple[float, bool]:
         UserInputError: it is none of an energy.
     """
     unit = spec.unit or ""
-    whole = _PER_ATOM.sub("", unit)
+    whole = PER_ATOM.sub("", unit)
     if whole not in UNITS:
         raise UserInputError(
             f"target {name} has the unit {spec.unit or 'none'}; an energy has one of {', '.join(UNITS)}, maybe /atom"

@@ -1,5 +1,6 @@
 """What a label is: its kind, shape and unit, as the manifest of a data set stores it."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
@@ -15,6 +16,9 @@ ATOM_FIELDS = frozenset({"atomic_number", "position", "degree"})
 """What a target of every atom cannot be called, because it lies beside these arrays in a shard."""
 NOT_LEARNED = "tensors, and vectors of a whole structure, are stored and read, but not yet trained on"
 """What to tell who asks to train on such a target."""
+
+PER_ATOM = re.compile(r"\s*(?:/|per\s+)\s*atom$")
+"""The end of a unit of values per atom."""
 
 TargetKind = Literal["regression", "binary", "class", "multilabel"]
 

@@ -23,7 +23,7 @@ class Origin(_Strict):
         checksum: XXH3-128 of the file of the checkpoint that held them.
         matsci_hpc: version of this package that trained.
         git: commit of its sources, if they lay in a repository.
-        data: name, fingerprint, sizes and splits of each data set.
+        data: name, fingerprint, sizes and splits of each data set, and how many samples were learned from.
     """
 
     run: str

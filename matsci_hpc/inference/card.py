@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from matsci_hpc.inference.about import About
 from matsci_hpc.inference.metrics_table import metric_rows
+from matsci_hpc.training.derived import Derivation
 
 MARK = "library_name: matsci-hpc"
 """In the head of every card, by which one is known again."""
@@ -27,17 +28,36 @@ class Cost:
     """What a training took.
 
     Attributes:
-        steps, samples: optimiser steps, and samples seen in them.
+        steps, samples: optimiser steps, and samples seen in them; samples and times are None where no line tells.
         time_s: of training, over all lives.
         rank_hours: time of each life times its ranks.
         machines: processors and GPUs of the lives.
     """
 
     steps: int
-    samples: int
-    time_s: float
+    samples: int | None
+    time_s: float | None
     rank_hours: float | None
     machines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A run that the encoder comes from.
+
+    Attributes:
+        run: name of its folder.
+        step: of the checkpoint that was begun with.
+        checksum: XXH3-128 of its parameters.
+        data: its data sets, as those of `Origin`.
+        cost: until that step; None if its folder is gone.
+    """
+
+    run: str
+    step: int
+    checksum: str
+    data: Sequence[Mapping[str, Any]]
+    cost: Cost | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +70,8 @@ class Card:
         parameters: numbers in the encoder and in the heads.
         heads: whether the file holds the heads.
         cost: of the training.
+        earlier: the run that this one began with, the one that that began with, and so on.
+        elements: atomic numbers that the run learned, and those of the runs before it; None where not known.
         evaluations: lines of evaluations, each with a title.
         licence: of the model, an identifier of SPDX; None if nobody gave one.
         data_licences: by name of the data set.
@@ -63,10 +85,13 @@ class Card:
     evaluations: Sequence[tuple[str, Mapping[str, Any]]] = ()
     licence: str | None = None
     data_licences: Mapping[str, str] = field(default_factory=dict)
+    earlier: Sequence[Earlier] = ()
+    elements: tuple[Sequence[int] | None, Sequence[int] | None] = (None, None)
 
     def render(self) -> str:
         """The page."""
-        sections = [self._head(), self._title(), self._use(), self._targets(), self._data(), self._metrics()]
+        sections = [self._head(), self._title(), self._use(), self._targets(), self._data()]
+        sections += [self._pretraining(), self._metrics()]
         return "\n\n".join(each for each in [*sections, self._training(), self._limits()] if each) + "\n"
 
     def _head(self) -> str:
@@ -119,32 +144,52 @@ class Card:
             found, spec = each.statistics, each.spec
             numbers = [f"{value:.5g}" if value is not None else "" for value in (found.mean, found.std)]
             kind = f"{spec.kind}, {len(spec.classes)} classes" if spec.classes else spec.kind
-            lines.append(
-                f"| {_text(name)} | {kind} | {_text(spec.unit or '')} | {found.count:,} | {' | '.join(numbers)} |"
-            )
+            if each.derivation is not None:  # the statistics are those of what it follows from
+                numbers = ["", ""]
+                kind = f"{kind}, yes where {self._condition(each.derivation)}"
+            cells = [_text(name), _text(kind), _text(spec.unit or ""), f"{found.count:,}", *numbers]
+            lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
 
+    def _condition(self, derivation: Derivation) -> str:
+        source = self.about.learned.targets.get(derivation.source)
+        unit = f" {source.spec.unit}" if source is not None and source.spec.unit else ""
+        return f"{derivation.source} is {'below' if derivation.below else 'above'} {derivation.threshold:g}{unit}"
+
     def _data(self) -> str:
-        elements = self.about.elements
-        lines = [
-            "## Training data",
-            "",
-            "| data set | samples | splits | licence | fingerprint |",
-            "|---|---|---|---|---|",
-        ]
-        for each in self.about.origin.data:
-            splits = ", ".join(
-                f"{name} {count:,}" if isinstance(count, int) else f"{name} {count}"
-                for name, count in each.get("splits", {}).items()
-            )
-            samples = f"{each['samples']:,}" if isinstance(each.get("samples"), int) else "endless"
-            name = str(each.get("name", ""))
-            licence = self.data_licences.get(name, "not given")
-            cells = [name, samples, splits, licence, str(each.get("fingerprint", ""))]
-            lines.append(f"| {' | '.join(map(_text, cells))} |")
-        if elements is not None:
-            lines += ["", f"Elements with training samples: {len(elements)}, {_symbols(elements)}."]
+        lines = ["## Training data", "", *self._data_sets(self.about.origin.data)]
+        own, before = self.elements
+        if own is not None:
+            lines += ["", f"Elements with training samples: {len(own)}, {_symbols(own)}."]
+        elif self.earlier:
+            lines += ["", "Which elements had training samples in this run is not known."]
+        if before is not None:
+            lines += ["", f"Elements with training samples before this run: {len(before)}, {_symbols(before)}."]
         return "\n".join(lines)
+
+    def _data_sets(self, data: Sequence[Mapping[str, Any]]) -> list[str]:
+        lines = ["| data set | samples | splits | learned from | licence | fingerprint |", "|---|---|---|---|---|---|"]
+        for each in data:
+            splits = ", ".join(f"{name} {_count(count)}" for name, count in each.get("splits", {}).items())
+            learned = each.get("learned_from", {})
+            name = str(each.get("name", ""))
+            cells = [name, _count(each.get("samples", "endless")), splits]
+            cells.append(f"{_count(learned['samples'])} of {learned['split']}" if learned else "")
+            cells += [self.data_licences.get(name, "not given"), str(each.get("fingerprint", ""))]
+            lines.append(f"| {' | '.join(map(_text, cells))} |")
+        return lines
+
+    def _pretraining(self) -> str:
+        parts = []
+        for number, each in enumerate(self.earlier):
+            begun = "This run" if number == 0 else "That run"
+            checksum = f" (XXH3-128 {_text(each.checksum)})" if each.checksum else ""
+            text = f"{begun} began with the encoder of step {each.step:,} of {_text(each.run)}{checksum}."
+            took = f" Until then it took {_took(each.cost)}." if each.cost else " Its records were not found."
+            parts.append(text + took)
+            if each.data:
+                parts.append("\n".join(self._data_sets(each.data)))
+        return "\n\n".join(["## Pretraining", *parts]) if parts else ""
 
     def _metrics(self) -> str:
         parts = []
@@ -155,13 +200,10 @@ class Card:
 
     def _training(self) -> str:
         cost, origin = self.cost, self.about.origin
-        took = _duration(cost.time_s) + (f", {cost.rank_hours:.3g} rank hours" if cost.rank_hours else "")
-        machines = f" on {', '.join(map(_text, cost.machines))}" if cost.machines else ""
         commit = f", commit {_text(origin.git)}" if origin.git else ""
         return (
-            f"## Training\n\n{cost.steps:,} steps, {cost.samples:,} samples seen, {took}{machines}, in "
-            f"{self.about.precision}. Code: matsci-hpc {_text(origin.matsci_hpc)}{commit}. Checksum of the parameters "
-            f"in the run (XXH3-128): {origin.checksum}."
+            f"## Training\n\n{_took(cost)}, in {self.about.precision}. Code: matsci-hpc "
+            f"{_text(origin.matsci_hpc)}{commit}. Checksum of the parameters in the run (XXH3-128): {origin.checksum}."
         )
 
     def _limits(self) -> str:
@@ -169,6 +211,19 @@ class Card:
             "## Limits\n\nPredictions carry no uncertainty. Structures unlike those of the training data, above all "
             "those with other elements, may get any number. The errors above are those of the splits that are named."
         )
+
+
+def _took(cost: Cost) -> str:
+    """What a training took, in words."""
+    parts = [f"{cost.steps:,} steps"]
+    parts += [f"{cost.samples:,} samples seen"] if cost.samples is not None else []
+    parts += [_duration(cost.time_s)] if cost.time_s is not None else []
+    parts += [f"{cost.rank_hours:.3g} rank hours"] if cost.rank_hours else []
+    return ", ".join(parts) + (f" on {', '.join(map(_text, cost.machines))}" if cost.machines else "")
+
+
+def _count(count: Any) -> str:
+    return f"{count:,}" if isinstance(count, int) else str(count)
 
 
 def _duration(time_s: float) -> str:

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.inference.about import About
 from matsci_hpc.inference.building import ENCODER, HEADS
-from matsci_hpc.inference.card import MARK, Card, Cost
+from matsci_hpc.inference.card import MARK, Card
 from matsci_hpc.inference.from_run import RunModel, is_run, read_run
+from matsci_hpc.inference.lineage import cost_until, earlier_runs, elements_apart
 from matsci_hpc.inference.model_file import SUFFIX, read_model, write_model
 from matsci_hpc.telemetry.lines import whole_lines
 from matsci_hpc.training.checkpoint import saved_state
@@ -66,17 +66,21 @@ def export(run: Path, out: Path, checkpoint: str | None, wishes: Wishes) -> tupl
     about = found.about
     if not wishes.heads:
         about = about.model_copy(update={"learned": about.learned.model_copy(update={"targets": {}})})
-    _refuse_unknown(about, wishes.data_licences or {})
+    earlier = earlier_runs(_folder(found))
+    known = [*about.origin.data, *(data for each in earlier for data in each.data)]
+    _refuse_unknown([str(each.get("name")) for each in known], wishes.data_licences or {})
     file, card_file = _places(out)
     counts = [sum(each.numel() for name, each in tensors.items() if name.startswith(part)) for part in (ENCODER, HEADS)]
-    own = _own_evaluation(found)
+    state = saved_state(found.checkpoint)
     card = Card(
         about=about,
         file=file.name,
         parameters=(counts[0], counts[1]),
         heads=wishes.heads,
-        cost=_cost(found),
-        evaluations=[*([own] if own is not None else []), *given],
+        cost=replace(cost_until(_folder(found), state.step), samples=state.samples_seen, time_s=state.time_s),
+        earlier=earlier,
+        elements=elements_apart(found),
+        evaluations=[*_own_evaluations(found), *given],
         licence=wishes.licence,
         data_licences=wishes.data_licences or {},
     )
@@ -101,21 +105,23 @@ def _places(out: Path) -> tuple[Path, Path]:
     return file, card
 
 
-def _refuse_unknown(about: About, licences: Mapping[str, str]) -> None:
-    names = {str(each.get("name")) for each in about.origin.data}
+def _refuse_unknown(names: Sequence[str], licences: Mapping[str, str]) -> None:
     for name in licences:
         if name not in names:
-            raise UserInputError(f"licence of {name}: the run has no such data set; it has {', '.join(sorted(names))}")
+            known = ", ".join(sorted(set(names)))
+            raise UserInputError(f"licence of {name}: the run has no such data set; it has {known}")
 
 
-def _own_evaluation(found: RunModel) -> tuple[str, dict[str, Any]] | None:
-    """The last evaluation of the run at the checkpoint's step; else none: numbers of other parameters would mislead."""
-    lines = whole_lines(_folder(found).evaluations)
-    step = found.about.origin.step
-    at_step = [line for line in lines if line.get("step") == step and isinstance(line.get("metrics"), dict)]
-    if not at_step:
-        return None
-    return f"split {at_step[-1].get('split')} of the training data, {_count(at_step[-1])}", at_step[-1]
+def _own_evaluations(found: RunModel) -> list[tuple[str, dict[str, Any]]]:
+    """The last evaluation of each split by these parameters; numbers of other parameters would mislead.
+
+    The final evaluation stands at the last step, but `weights_step` says whose parameters it is of.
+    """
+    step, of_split = found.about.origin.step, {}
+    for line in whole_lines(_folder(found).evaluations):
+        if line.get("weights_step", line.get("step")) == step and isinstance(line.get("metrics"), dict):
+            of_split[str(line.get("split"))] = line
+    return [(f"split {split} of the training data, {_count(line)}", line) for split, line in of_split.items()]
 
 
 def _evaluation(path: Path) -> dict[str, Any]:
@@ -138,39 +144,6 @@ def _title(path: Path) -> str:
 def _count(line: Mapping[str, Any]) -> str:
     samples = line.get("samples")
     return f"{samples:,} samples" if isinstance(samples, int) else "samples not told"
-
-
-def _cost(found: RunModel) -> Cost:
-    state, run = saved_state(found.checkpoint), _folder(found)
-    lines = [line for line in whole_lines(run.metrics) if _usable(line) and line["step"] <= state.step]
-    hours, before_s, life = 0.0, 0.0, None
-    for line in lines:
-        if line["life"] != life:  # a life takes up the time of the checkpoint that it goes on from
-            life = line["life"]
-            before_s = min(before_s, line["time_s"])
-        hours += line["ranks"] * max(0.0, line["time_s"] - before_s) / 3600
-        before_s = line["time_s"]
-    return Cost(
-        steps=state.step,
-        samples=state.samples_seen,
-        time_s=state.time_s,
-        rank_hours=hours if lines else None,
-        machines=_machines(run),
-    )
-
-
-def _usable(line: Mapping[str, Any]) -> bool:
-    return all(isinstance(line.get(key), int | float) for key in ("step", "time_s", "ranks", "life"))
-
-
-def _machines(run: RunFolder) -> tuple[str, ...]:
-    try:
-        record = json.loads(run.provenance.read_text(encoding="utf-8"))
-        lives = [*record.get("earlier_lives", []), record]
-        found = [each.get("gpus") or [each.get("cpu")] for each in lives]
-        return tuple(dict.fromkeys(str(name) for names in found for name in names if name))
-    except (OSError, ValueError, AttributeError, TypeError):
-        return ()
 
 
 def _folder(found: RunModel) -> RunFolder:

@@ -11,10 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from matsci_hpc.config.data import Data
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.inference.about import About, Origin
+from matsci_hpc.loading.subset import draw_subset
 from matsci_hpc.training.checkpoint import (
     CHECKSUMS,
     DamagedCheckpointError,
@@ -121,7 +123,7 @@ def read_run(path: Path, wanted: str | None = None) -> RunModel:
         checksum=sums[file],
         matsci_hpc=str(saved["matsci_hpc"]),
         git=_record(run.provenance, dict).get("git"),
-        data=[_named(each) for each in _record(run.data, list)],
+        data=learned_from(named_data(run), config.data),
     )
     elements = learned_elements(checkpoint, read_learned_from(checkpoint))
     about = About(
@@ -166,7 +168,22 @@ def _record(path: Path, kind: type[Any]) -> Any:
     return found if isinstance(found, kind) else kind()
 
 
-def _named(data: Any) -> dict[str, Any]:
-    """A line of data.json, with the name of the data set instead of its place on this machine."""
+def named_data(run: RunFolder) -> list[dict[str, Any]]:
+    """The data sets of a run as data.json has them, with their names instead of their places on this machine."""
     known = ("fingerprint", "samples", "splits", "cutoff_angstrom", "source")
-    return {"name": Path(str(data.get("path", ""))).name} | {key: data[key] for key in known if key in data}
+    return [
+        {"name": Path(str(each.get("path", ""))).name} | {key: each[key] for key in known if key in each}
+        for each in _record(run.data, list)
+        if isinstance(each, dict)
+    ]
+
+
+def learned_from(data: list[dict[str, Any]], section: Data) -> list[dict[str, Any]]:
+    """The same, and of each data set how many samples the run learned from."""
+    counts = [each.get("splits", {}).get(section.split, 0) for each in data]
+    if section.subset is not None and all(isinstance(count, int) for count in counts):
+        counts = [len(each) for each in draw_subset(counts, section.subset.samples, section.subset.seed)]
+    return [
+        each | {"learned_from": {"split": section.split, "samples": count}}
+        for each, count in zip(data, counts, strict=True)
+    ]

@@ -1,7 +1,7 @@
 """Metrics of a trained model on a split of prepared data sets, by all ranks together, each sample once."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from matsci_hpc.parallel.communicator import Communicator, open_communicator
 from matsci_hpc.parallel.device import take_device
 from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.together import on_every, on_first
+from matsci_hpc.targets import TargetSpec
 from matsci_hpc.training.evaluation import evaluate
 from matsci_hpc.training.setup import limit_threads
 from matsci_hpc.training.tasks import Task
@@ -83,8 +84,8 @@ def tasks_for(about: About, collection: Collection) -> list[Task]:
         there = collection.targets[task.column]
         if task.derivation is None and there != task.spec:
             raise UserInputError(
-                f"target {task.name} means something else in the data ({there!r}) than to the model ({task.spec!r}); "
-                "prepare the data with the same kind, unit and classes"
+                f"target {task.name} means something else in the data than to the model: "
+                f"{'; '.join(_unlike(there, task.spec))}; prepare the data with the same kind, unit and classes"
             )
     if not tasks:
         learned = ", ".join(about.learned.targets) or "none"
@@ -93,6 +94,16 @@ def tasks_for(about: About, collection: Collection) -> list[Task]:
             f"{', '.join(sorted(collection.targets)) or 'none'}"
         )
     return tasks
+
+
+def _unlike(there: TargetSpec, model: TargetSpec) -> Iterator[str]:
+    """What differs between a target of the data and that of the model, in words."""
+    shown = ("kind", "unit", "classes", "shape", "per_atom")
+    for name in shown:
+        data, own = getattr(there, name), getattr(model, name)
+        if data != own:
+            words = [", ".join(map(str, each)) if isinstance(each, tuple) else each for each in (data, own)]
+            yield f"{name} is {words[0] or 'none'} in the data and {words[1] or 'none'} in the model"
 
 
 def _judged(

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -17,22 +17,24 @@ from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.training.precision import Precision
 
 Device = Literal["auto", "cpu", "cuda", "xpu"]
+Numbers = Literal["float32", "float64", "bf16"]
+PRECISIONS: tuple[str, ...] = get_args(Numbers)
 
 
 def load_model(
     path: str | Path,
     *,
-    checkpoint: str | None = None,
+    checkpoint: str | int | None = None,
     device: Device = "auto",
-    precision: Literal["float32", "float64", "bf16"] | None = None,
+    precision: Numbers | None = None,
     trust_module: bool = False,
 ) -> TrainedModel:
     """A trained model.
 
     Args:
         path: an exported file, the folder of an export, of a run, or of a checkpoint of one.
-        checkpoint: of a run: `best`, `newest`, or a step such as step-002000; by default the best, else the newest.
-            Averaged parameters are taken where the run kept them.
+        checkpoint: of a run: `best`, `newest`, or a step such as 2000 or step-002000; by default the best, else the
+            newest. Averaged parameters are taken where the run kept them.
         device: that it computes on.
         precision: that it computes in; by default that of its training.
         trust_module: whether an encoder that is a module from outside this package may be imported, which runs its
@@ -42,8 +44,10 @@ def load_model(
         UserInputError: there is no usable model.
         MachineError: the device cannot be used.
     """
+    if precision is not None and precision not in PRECISIONS:
+        raise UserInputError(f"precision {precision!r}: a model computes in {', '.join(PRECISIONS)}")
     path = Path(path)
-    about, tensors, where = find_model(path, checkpoint)
+    about, tensors, where = find_model(path, None if checkpoint is None else str(checkpoint))
     module = build(about, tensors, where, trust_module=trust_module)
     on = take_device(device, discover(os.environ))
     chosen = Precision(precision or about.precision, on.type)

@@ -57,3 +57,16 @@ def derivation_of(name: str, section: Target, targets: Mapping[str, TargetSpec])
     if threshold is None:
         raise AssertionError("the config lets no derived target go without a threshold")
     return Derivation(section.of, threshold, below=section.below is not None)
+
+
+def derived_otherwise(there: Target | None, here: Target | None) -> str | None:
+    """How a target of one name follows from another one in two configs, if not in the same way; else None."""
+    before, now = _in_words(there), _in_words(here)
+    return None if before == now else f"it is {before} there and {now} here"
+
+
+def _in_words(section: Target | None) -> str:
+    if section is None or section.of is None:
+        return "a target of the data sets"
+    below = section.below is not None
+    return f"yes where {section.of} is {'below' if below else 'above'} {section.below if below else section.above:g}"

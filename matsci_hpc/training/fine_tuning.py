@@ -14,6 +14,7 @@ from matsci_hpc.loading.collection import Collection
 from matsci_hpc.models.registry import Model
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.telemetry.dynamics.groups import group_name
+from matsci_hpc.training.derived import derived_otherwise
 from matsci_hpc.training.initial_encoder import (
     Origin,
     choose_origin,
@@ -103,9 +104,13 @@ def survey(
     averaged = ", averaged" if found.origin.weights == "average" else ""
     found.loaded.append(f"encoder ({numbers:,} parameters{averaged})")
     _judge_moments(found, section.optimizer, [f"encoder.{name}" for name in parameters], moments)
-    _judge_heads(found, section.heads, model, tasks, known.targets, shapes)
+    before = load_config(TrainConfig, path / "config.yaml")
+    why_not = "fine_tune.heads is new" if section.heads == "new" else None
+    names = before.targets.keys() | config.targets.keys()
+    derived = {name: derived_otherwise(before.targets.get(name), config.targets.get(name)) for name in names}
+    _judge_heads(found, why_not, derived, model, tasks, known.targets, shapes)
     found.differences += [*neighbor_misfits(path, known, learned_here(collection, tasks), section.neighbors)]
-    found.differences += _other_readout(path, config)
+    found.differences += _other_readout(before, config)
     found.elements = learned_elements(path, known)
     found.warnings += [*element_misfit(path, found.elements, collection, section.elements, progress)]
     return found
@@ -184,12 +189,18 @@ def _judge_moments(found: Beginning, wanted: str, names: list[str], moments: Sha
 
 
 def _judge_heads(
-    found: Beginning, wanted: str, model: Model, tasks: list[Task], there: Mapping[str, Any] | None, shapes: Shapes
+    found: Beginning,
+    why_not: str | None,
+    derived: Mapping[str, str | None],
+    model: Model,
+    tasks: list[Task],
+    there: Mapping[str, Any] | None,
+    shapes: Shapes,
 ) -> None:
     """Which heads are taken, and why the others are not: those of this run first, then those that it has no use for."""
     reasons: dict[str, list[str]] = {}
     for task in tasks:
-        why = "fine_tune.heads is new" if wanted == "new" else _why_no_head(model, task, there, shapes)
+        why = why_not or _why_no_head(model, task, there, shapes) or derived.get(task.name)
         if why is None:
             found.heads.append(task.name)
         else:
@@ -222,8 +233,8 @@ def _why_no_head(model: Model, task: Task, there: Mapping[str, Any] | None, shap
     return None
 
 
-def _other_readout(path: Path, config: TrainConfig) -> list[str]:
-    there, here = load_config(TrainConfig, path / "config.yaml").model.readout, config.model.readout
+def _other_readout(before: TrainConfig, config: TrainConfig) -> list[str]:
+    there, here = before.model.readout, config.model.readout
     return [f"model.readout is {here} here and {there} there"] if there != here else []
 
 

@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 def fit_scalings(run: Run) -> None:
     """Fit the scaling of each target that needs it, and put it into its head; collective.
 
-    A head that was taken from another run keeps the scaling that its outputs belong to.
+    A head that was taken from another run keeps the scaling that its outputs belong to; what knowing nothing would say
+    is of this run's samples.
 
     Raises:
         MachineError: a shard cannot be read.
     """
     for task in run.tasks:
-        if task.needs_fit and task.name not in run.taken_heads:
-            fitted = on_first(run.comm, lambda: _fit(run, task))  # noqa: B023 - called at once
+        taken = task.name in run.taken_heads
+        if task.extensive if taken else task.needs_fit:
+            fit = _fit_of_mean if taken else _fit
+            fitted = on_first(run.comm, lambda: fit(run, task))  # noqa: B023 - called at once
             head = run.model.head(task.name)
             with torch.no_grad():
                 for name, values in fitted.items():
@@ -52,6 +55,13 @@ def _fit(run: Run, task: Task) -> dict[str, Any]:
     if task.extensive:
         buffers["mean_per_atom"] = fit.value_mean
     return buffers
+
+
+def _fit_of_mean(run: Run, task: Task) -> dict[str, Any]:
+    from matsci_hpc.training.least_squares import fit_references
+
+    blocks = _blocks(run, task, run.collection.in_split(run.config.data.split))
+    return {"mean_per_atom": fit_references(blocks, extensive=True, references=False).value_mean}
 
 
 def _blocks(run: Run, task: Task, samples: NDArray[np.int64]) -> Iterator[Compositions]:

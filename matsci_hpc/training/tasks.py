@@ -15,7 +15,7 @@ from matsci_hpc.models.heads import Head
 from matsci_hpc.models.registry import Model
 from matsci_hpc.models.scaling import Scaling
 from matsci_hpc.shards.statistics import TargetStatistics
-from matsci_hpc.targets import NOT_LEARNED, TargetSpec
+from matsci_hpc.targets import NOT_LEARNED, PER_ATOM, TargetSpec
 from matsci_hpc.training.derived import Derivation, derivation_of
 from matsci_hpc.training.measures.base import Compared, Measure, Metrics, vector
 from matsci_hpc.training.measures.binary import Binary
@@ -73,11 +73,11 @@ class Task:
     @property
     def measure(self) -> Measure:
         """Loss and metrics of its kind."""
-        names = self.spec.classes or ()
+        names, counts, mean = self.spec.classes or (), self.statistics.class_counts, self.statistics.mean
         if self.spec.kind == "class":
-            return Classes(names)
-        if self.spec.kind == "binary":
-            return Binary()
+            return Classes(names, counts.index(max(counts)) if counts else None)
+        if self.spec.kind == "binary":  # the mean of a derived one is that of its source
+            return Binary(None if mean is None or self.derivation is not None else mean > 0.5)
         if self.spec.kind == "multilabel":
             return MultiLabel(names)
         return Regression(self.loss, self.spec.unit, self.statistics.mean or 0.0, self.extensive, self.references)
@@ -172,6 +172,10 @@ def _task(name: str, section: Target, split: str, collection: Collection) -> Tas
         for key in ("extensive", "references"):
             if getattr(section, key):
                 raise UserInputError(f"targets.{name}.{key}: it {what}; leave it out")
+    if section.extensive and PER_ATOM.search(spec.unit or ""):
+        raise UserInputError(
+            f"targets.{name}.extensive: its unit is {spec.unit}, so its values do not grow with the cell; leave it out"
+        )
     kind = AtomTask if spec.per_atom else Task
     return kind(
         name,

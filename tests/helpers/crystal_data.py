@@ -10,7 +10,9 @@ from matsci_hpc.parallel.mpi import World
 from matsci_hpc.prepare import prepare
 
 
-def prepare_crystals(folder: Path, count: int = 60, cutoff: float = 4.0, *, store: bool = True) -> Path:
+def prepare_crystals(
+    folder: Path, count: int = 60, cutoff: float = 4.0, *, store: bool = True, splits: str = "train: 0.7, val: 0.3"
+) -> Path:
     """Crystals with a number, a flag and a class to learn, each of them sometimes absent; returns the data set."""
     write_crystals(folder / "cifs", count)
     config = folder / "prep.yaml"
@@ -26,7 +28,7 @@ source:
 out: {folder}/data
 shard_size: 16
 neighbors: {{cutoff: {cutoff}, store: {str(store).lower()}}}
-splits: {{train: 0.7, val: 0.3}}
+splits: {{{splits}}}
 """)
     prepare(load_config(PrepConfig, config), World())
     return folder / "data"

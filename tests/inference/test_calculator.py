@@ -225,3 +225,15 @@ def test_atoms_at_one_place_are_refused_and_jumps_are_warned_of():
         atoms.get_potential_energy()
     with pytest.warns(UserWarning, match=r"model\.envelope: false"):
         Calculator(model_of(ENCODERS["egnn"].model_copy(update={"envelope": False})))
+
+
+def test_what_is_no_model_or_has_no_cell_is_refused():
+    with pytest.raises(UserInputError, match=r"Calculator\(load_model\('runs/mp'\)\)"):
+        Calculator("runs/mp")
+    for pbc, spans in ((True, 3), ((True, False, False), 1)):
+        atoms = ase.Atoms("H2", [[0, 0, 0], [0, 0, 0.8]], pbc=pbc)
+        atoms.calc = Calculator(model_of())
+        with pytest.raises(UserInputError, match=f"H2: is periodic in {spans} directions, and its cell spans fewer"):
+            atoms.get_potential_energy()
+        atoms.pbc = False
+        assert np.isfinite(atoms.get_potential_energy())

@@ -3,13 +3,16 @@
 import json
 import pickletools
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from ase.data import chemical_symbols
 from click.testing import CliRunner
+from crystal_data import prepare_crystals
 from crystals import random_crystal
 from ranks import environment, run_ranks
 from run_dirs import EVIL
@@ -18,9 +21,12 @@ from safetensors.torch import load_file, save_file
 
 from matsci_hpc import load_model
 from matsci_hpc.cli import cli
+from matsci_hpc.config.data import Data
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.inference.exporting import Wishes, export
 from matsci_hpc.inference.model_file import _checksum, read_model, write_model
+from matsci_hpc.loading.collate import collate
+from matsci_hpc.loading.opening import open_collection
 
 CRYSTALS = [random_crystal(number) for number in range(8)]
 MODULE = """\
@@ -218,6 +224,65 @@ def test_the_card_tells_what_the_run_was(run, data, tmp_path, monkeypatch):
     ):
         assert expected in card, expected
     assert len(re.findall(r"\| gap \(\d+ samples\) \| loss", card)) == 2  # the run's own evaluation, and the given one
+
+
+def test_the_card_has_the_metrics_of_its_own_parameters(run, tmp_path):
+    data = prepare_crystals(tmp_path, splits="train: 0.6, val: 0.2, test: 0.2")
+    changes = [f"run_dir={tmp_path}/run", f"data.train=[{data}]", "optimizer={lr: 0.3}", "average.decay=null"]
+    changes += ["evaluate={every_steps: 2, final_split: test}", "checkpoint.every_steps=2"]
+    result = run_ranks(1, "train", run.parent / "train.yaml", *changes)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run/evaluations.jsonl").read_text().splitlines()]
+    (final,) = [line for line in lines if line["split"] == "test"]
+    assert final["weights_step"] < final["step"] == 12  # the step is too large, so an early one stays the best
+
+    def card(checkpoint):
+        return export(tmp_path / "run", tmp_path / checkpoint, checkpoint, Wishes())[1].read_text()
+
+    best, newest = card("best"), card("newest")
+    for text, step in ((best, final["weights_step"]), (newest, 12)):
+        (val,) = [line for line in lines if line["split"] == "val" and line["step"] == step]
+        assert "split val of the training data" in text
+        assert f"{val['metrics']['gap']['mae']:.4g} eV" in text
+    assert "split test of the training data" in best
+    assert f"{final['metrics']['gap']['mae']:.4g} eV" in best
+    assert "split test of the training data" not in newest
+
+
+def test_the_card_tells_what_was_learned_from_and_what_came_before(run, data, tmp_path):
+    targets = "targets={gap: {}, wide: {of: gap, above: 0.5}}"
+    changes = (f"run_dir={tmp_path}/tuned", f"init_from={run}", targets, "data.subset={samples: 2, seed: 2}")
+    result = run_ranks(1, "train", run.parent / "train.yaml", *changes)
+    assert result.returncode == 0, result.stderr
+    wishes = Wishes(data_licences={"data": "MIT"})
+    text = export(tmp_path / "tuned", tmp_path / "out", "newest", wishes)[1].read_text()
+    of = {part.partition("\n")[0]: part for part in text.split("\n## ")}
+    splits = json.loads((data / "dataset.json").read_text())["splits"]
+    assert f"| 60 | train {splits['train']}, val {splits['val']} | 2 of train | MIT |" in of["Training data"]
+    assert f"| {splits['train']} of train | MIT |" in of["Pretraining"]
+    origin = json.loads((tmp_path / "tuned/provenance.json").read_text())["init_from"]
+    assert (
+        f"began with the encoder of step {origin['step']} of demo (XXH3-128 {origin['checksum']})" in of["Pretraining"]
+    )
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (seen,) = [line["samples_seen"] for line in lines if line["step"] == origin["step"]]
+    assert f"it took {origin['step']} steps, {seen} samples seen, " in of["Pretraining"]
+    (row,) = [line for line in of["Targets"].splitlines() if line.startswith("| wide")]
+    assert row.startswith("| wide | binary, yes where gap is above 0.5 eV |  | ")
+    assert row.endswith("|  |  |")
+    own, before = (
+        set(re.search(rf"samples{words}: \d+, (.*)\.", text)[1].split()) for words in ("", " before this run")
+    )
+    drawn = open_collection(Data(train=[data], subset={"samples": 2, "seed": 2}))
+    learned = collate(drawn, drawn.in_split("train")).atomic_number.unique().tolist()
+    assert own == {chemical_symbols[number] for number in learned} != before
+    shutil.move(run.parent, tmp_path / "elsewhere")
+    try:
+        text = export(tmp_path / "tuned", tmp_path / "out", "newest", Wishes())[1].read_text()
+    finally:
+        shutil.move(tmp_path / "elsewhere", run.parent)
+    assert "of demo (XXH3-128" in text
+    assert "Its records were not found." in text
 
 
 def test_names_cannot_become_markup(copied, tmp_path):

@@ -51,7 +51,12 @@ def test_the_best_checkpoint_and_its_averages_are_taken(run):
     assert model.targets["gap"].unit == "eV"
 
 
-@pytest.mark.parametrize(("wanted", "step"), [("newest", 12), ("4", 4), ("step-000008", 8)])
+def test_an_unknown_precision_is_refused(run):
+    with pytest.raises(UserInputError, match="precision 'int8': a model computes in float32, float64, bf16"):
+        load_model(run, device="cpu", precision="int8")
+
+
+@pytest.mark.parametrize(("wanted", "step"), [("newest", 12), ("4", 4), (8, 8), ("step-000008", 8)])
 def test_another_checkpoint_can_be_named(run, wanted, step):
     assert same(load_model(run, checkpoint=wanted, device="cpu").module, parameters(run, step, "average"))
     assert same(
@@ -170,7 +175,7 @@ def test_data_that_do_not_fit_the_model_are_refused(run, data, tmp_path):
     targets = text[text.index("  targets:") : text.index("out:")]
     for name, old, new, said in [
         ("cutoff", "cutoff: 4.0", "cutoff: 3.0", "edges up to 3 angstrom and the model was trained with 4"),
-        ("unit", "unit: eV", "unit: meV", "target gap means something else in the data"),
+        ("unit", "unit: eV", "unit: meV", "than to the model: unit is meV in the data and eV in the model; prep"),
         ("names", "    gap:", "    other:", None),
         ("none", targets, "  targets: {a: {column: gap}}\n", "no target of"),
     ]:

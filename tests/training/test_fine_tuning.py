@@ -247,6 +247,18 @@ def test_heads_are_taken_where_the_target_is_the_same(whole, observed):
     assert "heads of family, gap, metal, with the scaling" in noted(run)["loaded"]
 
 
+def test_the_head_of_another_derivation_is_not_taken(train):
+    targets = "targets={gap: {}, wide: {of: gap, above: %s}}"
+    steps = ("steps=2", "evaluate.every_steps=2", "checkpoint.every_steps=2", "schedule.warmup_steps=0")
+    before = train("before", 1, *steps, targets % 0.5)
+    options = (*steps, f"init_from={before}", "fine_tune.heads=matching")
+    same, other = train("same", 1, *options, targets % 0.5), train("other", 1, *options, targets % 2.0)
+    assert "heads of gap, wide, with the scaling" in noted(same)["loaded"]
+    assert "head of gap, with the scaling" in noted(other)["loaded"]
+    why = "it is yes where gap is above 0.5 there and yes where gap is above 2 here"
+    assert {"what": "head of wide", "why": why} in noted(other)["not_loaded"]
+
+
 def noted_step(run: Path) -> int:
     return json.loads((run / "provenance.json").read_text())["init_from"]["step"]
 

@@ -16,6 +16,7 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.compositions import Compositions, compositions
+from matsci_hpc.loading.subset import draw_subset
 from matsci_hpc.training.least_squares import fit_references
 from matsci_hpc.training.tasks import build_tasks
 
@@ -189,7 +190,14 @@ def test_a_head_that_is_taken_over_keeps_what_it_was_fitted_with(materials, said
     after = buffers(run)
     energy = [name for name in before if "target:energy" in name]
     assert len(energy) == 4
-    assert all(torch.equal(after[name], before[name]) for name in energy)
+    nothing = "heads.target:energy.mean_per_atom"  # says what the mean alone would reach on the data of this run
+    assert all(torch.equal(after[name], before[name]) for name in energy if name != nothing)
+    data = Collection([materials["mptrj"], materials["3dsc"]])
+    data.restrict("train", draw_subset(data.split_counts("train").tolist(), 40, 1))
+    blocks = list(compositions(data, "energy", data.in_split("train")))
+    per_atom = np.concatenate([each.values / each.counts.sum(axis=1) for each in blocks])
+    assert float(after[nothing]) == pytest.approx(per_atom.mean(), rel=1e-6)
+    assert float(after[nothing]) != pytest.approx(float(before[nothing]), rel=1e-4)
     assert "not loaded: head of formation_energy: its references is [119] there and missing here" in result.stdout
 
 
@@ -203,6 +211,14 @@ def test_elements_that_training_never_saw_are_named(materials, said):
         for z in np.flatnonzero(missing):
             assert f"{chemical_symbols[z]} ({int((held_out[:, z] > 0).sum())})" in told[0]
     assert "targets.energy.references" in said[1].stderr
+
+
+def test_a_value_per_atom_does_not_grow_with_the_cell(materials, config):
+    data = Collection([materials["perov_5"]])
+    assert data.targets["heat_of_formation"].unit == "eV/atom"
+    loaded = load_config(TrainConfig, config, ["targets={heat_of_formation: {extensive: true}}"])
+    with pytest.raises(UserInputError, match=r"targets\.heat_of_formation\.extensive: its unit is eV/atom"):
+        build_tasks(loaded, data)
 
 
 def test_targets_that_are_no_numbers_have_no_references(materials, config):

@@ -1,5 +1,7 @@
 """Losses and metrics against plain numpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from matsci_hpc.config.model import Egnn as ModelConfig
 from matsci_hpc.models.registry import build_model
 from matsci_hpc.shards.statistics import TargetStatistics
 from matsci_hpc.targets import TargetSpec
+from matsci_hpc.training.derived import Derivation
 from matsci_hpc.training.precision import Precision
 from matsci_hpc.training.tasks import Task, local_losses
 
@@ -68,6 +71,17 @@ def test_class_metrics_by_class_and_chance():
     assert metrics["chance"] == pytest.approx(3 / 5)  # c stands three times among the five that are present
     assert by_class["b"] == {"accuracy": None, "count": 0}
     assert by_class["c"]["count"] == 3
+
+
+def test_chance_names_the_commonest_class_of_the_training_samples():
+    task = task_of("class", ("a", "b", "c"), class_counts=[4, 2, 3])
+    model, batch = model_and_batch(task, torch.tensor([0, 1, 2, 2, 0, 1, 2]))
+    assert metrics_of(task, model, batch)[0]["chance"] == pytest.approx(2 / 5)  # a, though c is commoner here
+    task = task_of("binary", mean=0.3)
+    model, batch = model_and_batch(task, torch.tensor([1.0, 1, 1, 1, 0, 1, 1]))
+    assert metrics_of(task, model, batch)[0]["chance"] == pytest.approx(1 / 5)  # no, though yes is commoner here
+    derived = replace(task, derivation=Derivation("energy", 0.5, below=True))  # the mean is that of the energy
+    assert derived.measure.commonest is None
 
 
 @pytest.mark.parametrize("kind", ["binary", "multilabel"])

@@ -15,10 +15,12 @@ class Binary:
     """A logit per structure, which means yes above 0.
 
     Attributes:
+        commonest: whether more training samples are yes than no; None where that is not known.
         length: samples right with yes, named yes, truly yes.
         scored: for AUROC.
     """
 
+    commonest: bool | None = None
     length: int = 3
     scored: bool = True
 
@@ -42,11 +44,12 @@ class Binary:
         rejected = count - named - true + hits
         recalls = [right / total for right, total in ((hits, true), (rejected, count - true)) if total]
         area = None if scores is None else auroc(scores[:, 0].numpy(), scores[:, 1].numpy() > 0.5)
+        commonest = true > count - true if self.commonest is None else self.commonest
         return {
             "accuracy": (hits + rejected) / count,
             "balanced_accuracy": sum(recalls) / len(recalls),
             "f1": f1_score(hits, named, true),
             "auroc": area,
-            "chance": max(true, count - true) / count,
+            "chance": (true if commonest else count - true) / count,
             "classes": 2,
         }, {}

@@ -15,10 +15,12 @@ class Classes:
 
     Attributes:
         names: of the classes.
+        commonest: number of the class that most training samples are of; None where that is not known.
         scored: never.
     """
 
     names: tuple[str, ...]
+    commonest: int | None = None
     scored: bool = False
 
     @property
@@ -52,6 +54,6 @@ class Classes:
             "accuracy": sum(hits) / count,
             "balanced_accuracy": sum(recalls) / len(recalls),
             "f1_macro": sum(scored) / len(scored),
-            "chance": max(true) / count,
+            "chance": (max(true) if self.commonest is None else true[self.commonest]) / count,
             "classes": classes,
         }, by_class
