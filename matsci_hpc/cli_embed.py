@@ -143,7 +143,7 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path), metavar="DATASET")
 @click.option("--target", "targets", multiple=True, metavar="NAME", help="May be repeated; default: all that can be.")
-@click.option("--split", default="val", show_default=True, help="That is judged on.")
+@click.option("--split", default="test", show_default=True, help="That is judged on.")
 @click.option("--train", default="train", show_default=True, help="Split that is learned from.")
 @click.option(
     "--sizes", type=Sizes(), default="all", show_default=True, help="Training samples, such as 1000,4000,all."

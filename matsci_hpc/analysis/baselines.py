@@ -24,7 +24,7 @@ import matsci_hpc
 from matsci_hpc.analysis.composition_features import PROPERTIES, STATISTICS, features
 from matsci_hpc.analysis.plain_text import csv_text
 from matsci_hpc.analysis.projection import EXTRA
-from matsci_hpc.comparison.baselines import COLUMNS
+from matsci_hpc.comparison.baselines import COLUMNS, PLACES
 from matsci_hpc.embeddings.table import reduced_formula
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.loading.collection import Collection
@@ -57,7 +57,7 @@ class BaselineSettings:
     data: Path
     targets: tuple[str, ...] = ()
     train: str = "train"
-    split: str = "val"
+    split: str = "test"
     sizes: tuple[int | None, ...] = (None,)
     seeds: tuple[int, ...] = (0, 1, 2)
     trees: int = 200
@@ -259,7 +259,9 @@ def write_baselines(out: Path, settings: BaselineSettings, scores: Sequence[Scor
         cells = [getattr(each, name) for name in about] + [each.metrics.get(name) for name in measures]
         table.writerow([no_formula("" if cell is None or cell != cell else cell) for cell in cells])  # noqa: PLR0124
     write_atomic(out / "baselines.csv", stream.getvalue().encode(errors="replace"))
-    write_atomic(out / "compare.csv", csv_text(COLUMNS, _comparison_lines(scores)).encode(errors="replace"))
+    lines = [[*line, settings.split, data.manifest.fingerprint] for line in _comparison_lines(scores)]
+    text = csv_text([*COLUMNS, *PLACES], lines)
+    write_atomic(out / "compare.csv", text.encode(errors="replace"))
 
 
 def _comparison_lines(scores: Sequence[Score]) -> Iterator[list[object]]:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from matsci_hpc.config.comparison import Metric
 from matsci_hpc.errors import UserInputError
 
 COLUMNS = ("target", "metric", "train_samples", "name", "value")
+PLACES = ("split", "data")
+"""Columns that may be there as well: what the values are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,8 @@ class Baseline:
         train_samples: size of the training set; None if the value is for all.
         name: of who reached it.
         value: in the unit of the metric.
+        split: that it is of; empty if the file does not tell.
+        data: fingerprint of the data set that it is of; empty likewise.
     """
 
     target: str
@@ -27,6 +32,8 @@ class Baseline:
     train_samples: int | None
     name: str
     value: float
+    split: str = ""
+    data: str = ""
 
     def is_of(self, metric: Metric) -> bool:
         """Whether it is of this metric."""
@@ -34,7 +41,7 @@ class Baseline:
 
 
 def read_baselines(path: Path) -> tuple[Baseline, ...]:
-    """Read the file; further columns are left alone.
+    """Read the file; columns that are in neither `COLUMNS` nor `PLACES` are left alone.
 
     Raises:
         UserInputError: it cannot be read, lacks a column, or a cell is no number.
@@ -64,4 +71,30 @@ def _baseline(path: Path, line: int, row: dict[str, str | None]) -> Baseline:
         raise UserInputError(f"baselines: {path}:{line}: value and train_samples are numbers") from None
     if not math.isfinite(value) or (size is not None and size < 1):
         raise UserInputError(f"baselines: {path}:{line}: value has to be finite and train_samples positive")
-    return Baseline(cells["target"], cells["metric"], size, cells["name"], value)
+    places = [(row.get(name) or "").strip() for name in PLACES]
+    return Baseline(cells["target"], cells["metric"], size, cells["name"], value, *places)
+
+
+def refuse_elsewhere(path: Path, baselines: Iterable[Baseline], split: str, data: Collection[str]) -> None:
+    """Refuse values of another split or other data than the results, as far as the file tells.
+
+    Args:
+        path: of the file, for messages.
+        baselines: out of it.
+        split: of the results.
+        data: fingerprints of the data of the runs; of several data sets, with spaces between them.
+
+    Raises:
+        UserInputError: a value is of something else.
+    """
+    for each in baselines:
+        if each.split not in {"", split}:
+            raise UserInputError(
+                f"baselines: {path}: {each.name} is of split {each.split!r} and the results are of {split!r}; "
+                f"`matsci-hpc baseline --split {split}` makes others"
+            )
+        if each.data and each.data not in data:
+            raise UserInputError(
+                f"baselines: {path}: {each.name} is of the data set with fingerprint {each.data} and the runs are of "
+                f"{' and '.join(data)}; call `matsci-hpc baseline` with the data set of the runs"
+            )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matsci_hpc.analysis.plain_text import csv_text
-from matsci_hpc.comparison.baselines import read_baselines
+from matsci_hpc.comparison.baselines import read_baselines, refuse_elsewhere
 from matsci_hpc.comparison.budget import refuse_unlike
 from matsci_hpc.comparison.findings import Findings, find_points
 from matsci_hpc.comparison.metrics import title_of
@@ -49,6 +49,9 @@ def collect_comparison(comparison: ComparisonConfig, site_name: str | None = Non
         raise UserInputError(
             f"{comparison.out}: no run of the comparison is complete ({some}); `matsci-hpc compare run` makes them"
         )
+    if comparison.baselines is not None:
+        data = dict.fromkeys(str(each.facts["data"]) for each in results)
+        refuse_elsewhere(comparison.baselines, baselines, comparison.split, list(data))
     refuse_unlike(comparison, [(each.run, each.facts) for each in results])
     chosen = choose_trials(comparison, results)
     taken = [each for each in results if chosen[each.run.arm, str(each.run.size)] == each.run.trial]

@@ -72,7 +72,8 @@ class ComparisonConfig(RunSetConfig):
     best on `data.held_out`, in the mean over the seeds, is taken."""
     baselines: Path | None = None
     """CSV with columns target, metric, train_samples, name, value: results of others on the same split, drawn beside.
-    Where train_samples is empty, the value is for all sizes."""
+    Where train_samples is empty, the value is for all sizes. Columns split and data (a fingerprint) may be there, too;
+    values of another split or other data than those of the runs are refused."""
     allow: list[str] = Field(default_factory=list)
     """What runs that are compared may differ in all the same: keys or sections of the base such as `batch.graphs`; or
     of their records `code`, `data`, `samples_seen`, `evaluations`, `skipped_steps`."""

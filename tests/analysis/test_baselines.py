@@ -96,7 +96,7 @@ def test_labels_are_read_as_batches_hold_them(crystals):
 
 
 def test_a_forest_of_compositions_beats_the_mean_on_real_perovskites(perovskites):
-    settings = BaselineSettings(perovskites, sizes=(100, None), seeds=(0, 1), trees=30)
+    settings = BaselineSettings(perovskites, split="val", sizes=(100, None), seeds=(0, 1), trees=30)
     scores = list(baselines(settings))
     assert len(scores) == 2 * 2 * 2
     collection = Collection([perovskites])
@@ -119,7 +119,7 @@ def test_a_forest_of_compositions_beats_the_mean_on_real_perovskites(perovskites
 
 
 def test_every_kind_of_target_is_judged(crystals):
-    scores = list(baselines(BaselineSettings(crystals, seeds=(0,), trees=10)))
+    scores = list(baselines(BaselineSettings(crystals, split="val", seeds=(0,), trees=10)))
     kinds = {(each.target, each.model): each for each in scores}
     assert {name for name, _ in kinds} == {"gap", "metal", "family"}
     collection = Collection([crystals])
@@ -148,7 +148,7 @@ def test_a_smaller_part_is_part_of_a_larger_one_and_of_the_seed():
 
 
 def test_the_command_writes_what_it_prints_the_same_each_time(crystals, tmp_path):
-    words = ["baseline", crystals, "--target", "gap", "--sizes", "10,all", "--seeds", 2, "--trees", 8]
+    words = ["baseline", crystals, "--split", "val", "--target", "gap", "--sizes", "10,all", "--seeds", 2, "--trees", 8]
     done = run_ranks(1, *words, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out/baselines.json").read_text())
@@ -159,10 +159,12 @@ def test_the_command_writes_what_it_prints_the_same_each_time(crystals, tmp_path
     forest = [each["metrics"]["mae"] for each in record["scores"] if each["model"] == FOREST and each["size"] == 10]
     (line,) = [line for line in done.stdout.splitlines() if " 10  mae " in line and "forest" in line]
     assert f"{np.mean(forest):.4g}" in line
-    settings = BaselineSettings(crystals, ("gap",), sizes=(10, None), seeds=(0, 1), trees=8)
+    settings = BaselineSettings(crystals, ("gap",), split="val", sizes=(10, None), seeds=(0, 1), trees=8)
     write_baselines(tmp_path / "again", settings, list(baselines(settings)))
     read = {(each.metric, each.train_samples): each for each in read_baselines(tmp_path / "out/compare.csv")}
     assert read["mae", 10].value == pytest.approx(np.mean(forest))
+    fingerprint = json.loads((crystals / "dataset.json").read_text())["fingerprint"]
+    assert {(each.split, each.data) for each in read.values()} == {("val", fingerprint)}
     assert {size for _, size in read} == {each["size"] for each in record["scores"]}
     for name in ("baselines.csv", "baselines.json", "compare.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()

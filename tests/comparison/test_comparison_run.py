@@ -308,6 +308,24 @@ def test_the_trial_is_chosen_on_the_held_out_split(written):
     assert len(found.taken) == 12
 
 
+def test_baselines_of_something_else_are_refused(written, tmp_path):
+    def write(split, data):
+        text = f"target,metric,train_samples,name,value,split,data\ngap,mae,100,forest,0.7,{split},{data}\n"
+        (tmp_path / "baselines.csv").write_text(text)
+
+    write("test", "crystals")
+    found = written(baselines="baselines.csv")
+    assert [each.value for each in found.baselines] == [0.7]
+    write("val", "crystals")
+    with pytest.raises(UserInputError, match=r"forest is of split 'val' and the results are of 'test'.*--split test"):
+        collect_comparison(found.comparison)
+    write("test", "molecules")
+    with pytest.raises(UserInputError, match="fingerprint molecules and the runs are of crystals"):
+        collect_comparison(found.comparison)
+    write("", "")
+    assert len(collect_comparison(found.comparison).baselines) == 1
+
+
 def test_baselines_stand_beside(written, tmp_path):
     text = "target,metric,train_samples,name,value,by\ngap,mae,100,forest,0.7,me\ngap,mae,400,forest,0.6,me\n"
     (tmp_path / "baselines.csv").write_text(text + "gap,mae,,published,0.3,them\nother,mae,100,forest,9,me\n")
