@@ -35,7 +35,9 @@ def test_the_recipe_divides_one_file_and_keeps_the_test_split_of_the_other(name,
     (tmp_path / "prep.yaml").write_text(yaml.safe_dump(config))
     prepare(load_config(PrepConfig, tmp_path / "prep.yaml"), World())
     data = Collection([tmp_path / "data"])
-    found = {split: {each.decode() for each in sample_ids(data, data.in_split(split))} for split in ("train", "val", "test")}
+    found = {
+        split: {each.decode() for each in sample_ids(data, data.in_split(split))} for split in ("train", "val", "test")
+    }
     assert found["test"] == ids["test"]
     assert found["train"] | found["val"] == ids["*"]
     assert 0 < len(found["val"]) < len(found["train"])
