@@ -1,5 +1,6 @@
 """The tables of the report of a comparison, as people read them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from statistics import fmean
 
@@ -34,7 +35,7 @@ def _compared(findings: Findings) -> Sheet:
         f"Each arm against {reference}, seed by seed, on split {findings.comparison.split!r}, by the "
         f"{findings.comparison.weights} parameters. {directions(findings)} In small print: standard deviation of the "
         "runs, and the interval of 95 % of the mean difference by Student's t. p: paired t test; below it the same "
-        "raised for the number of comparisons (Holm), and Wilcoxon's signed ranks. The verdict goes by the interval."
+        "raised for the number of comparisons (Holm), and Wilcoxon's signed ranks. The verdict goes by Holm's p."
     )
     return Sheet("Comparison", caption, columns, tuple(rows), frozenset({0, 2, 8}))
 
@@ -50,7 +51,7 @@ def _compared_row(point: Point, found: Against, reference: ArmValues | None) -> 
         Cell(signed(paired.difference), _ends(paired.low, paired.high, signed)),
         Cell(_share(paired.relative), _ends(paired.relative_low, paired.relative_high, _share)),
         Cell(_p(paired.p), f"Holm {_p(found.holm)}, Wilcoxon {_p(paired.wilcoxon)}"),
-        Cell(paired.verdict),
+        Cell(found.verdict),
     )
 
 
@@ -154,18 +155,22 @@ def _tuned(findings: Findings) -> Sheet:
             groups[key].append((value, setting_of(each.run)))
         if each.run.name in taken:
             chosen.add(key)
-    settings = {each.run.trial: setting_of(each.run) for each in findings.results}
+    settings = {run.trial: setting_of(run) for run in (*(each.run for each in findings.results), *findings.diverged)}
+    sizes = {each.run.size: each.train_samples for each in findings.results}
+    lost = Counter((run.arm, sizes[run.size], run.trial) for run in findings.diverged if run.size in sizes)
+    for key in lost:
+        groups.setdefault(key, [])
     order = list(findings.comparison.arms)
     rows = [
         (
-            Cell(arm),
-            Cell(number(samples)),
-            Cell(settings[trial]),
-            Cell(number(len(values))),
+            Cell(key[0]),
+            Cell(number(key[1])),
+            Cell(settings[key[2]]),
+            Cell(number(len(values)), f"{lost[key]} diverged" if lost[key] else ""),
             Cell(number(fmean(value for value, _ in values)) if values else MISSING),
-            Cell("taken" if (arm, samples, trial) in chosen else ""),
+            Cell("taken" if key in chosen else ""),
         )
-        for (arm, samples, trial), values in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0]))
+        for key, values in sorted(groups.items(), key=lambda item: (order.index(item[0][0]), item[0]))
     ]
     metric = findings.points[0].title
     caption = f"Every arm had the same trials. Chosen by {metric} on the held-out split, never by the results above."

@@ -33,6 +33,24 @@ def refuse_unequal(comparison: ComparisonConfig, runs: Iterable["ArmRun"]) -> No
             )
 
 
+def refuse_split_of_choice(comparison: ComparisonConfig, runs: Iterable["ArmRun"]) -> None:
+    """See to it that the split of the results decides neither which parameters nor which trial is taken.
+
+    Raises:
+        UserInputError: it is `data.held_out`, by which one of them is chosen.
+    """
+    by = [key for key, used in (("weights: best", comparison.weights == "best"), ("tune", comparison.tune)) if used]
+    if not by:
+        return
+    for run in runs:
+        if run.training.data.held_out == comparison.split:
+            raise UserInputError(
+                f"split: {comparison.split!r} is data.held_out of arms.{run.arm}, by which {' and '.join(by)} "
+                "choose, so results on it would look better than they are; name a split that decides nothing"
+                + ("" if comparison.tune else ", or say weights: last")
+            )
+
+
 def refuse_unlike(comparison: ComparisonConfig, facts: Iterable[tuple["ArmRun", Mapping[str, object]]]) -> None:
     """See to it that runs of one size and seed did the same amount of work on the same data by the same code.
 

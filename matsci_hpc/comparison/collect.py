@@ -9,9 +9,10 @@ from matsci_hpc.comparison.budget import refuse_unlike
 from matsci_hpc.comparison.findings import Findings, find_points
 from matsci_hpc.comparison.metrics import title_of
 from matsci_hpc.comparison.notes import notes_of
-from matsci_hpc.comparison.plan import plan_comparison, setting_of
+from matsci_hpc.comparison.plan import ArmRun, plan_comparison, setting_of
 from matsci_hpc.comparison.pretraining import pretraining_of
-from matsci_hpc.comparison.results import Result, choose_trials, read_result
+from matsci_hpc.comparison.results import DivergedError, Result, read_result
+from matsci_hpc.comparison.tuning import choose_trials, place_of
 from matsci_hpc.config.comparison import ComparisonConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.launch.sites.find import load_site
@@ -35,13 +36,21 @@ def collect_comparison(comparison: ComparisonConfig, site_name: str | None = Non
     baselines = read_baselines(comparison.baselines) if comparison.baselines is not None else ()
     results: list[Result] = []
     incomplete: dict[str, str] = {}
+    diverged: list[ArmRun] = []
     for run in runs:
         state = state_of(run, folder.log(run.name))
+        if state.standing == "broken off" and (run.job.output / "nonfinite").is_dir():
+            diverged.append(run)
+            incomplete[run.name] = f"diverged: {state.reason}"
+            continue
         if state.standing != "complete":
             incomplete[run.name] = state.reason
             continue
         try:
             results.append(read_result(comparison, run))
+        except DivergedError as error:
+            diverged.append(run)
+            incomplete[run.name] = str(error).replace(f"{run.name}: ", "diverged: ", 1)
         except UserInputError as error:
             incomplete[run.name] = str(error).removeprefix(f"{run.name}: ")
     if not results:
@@ -53,15 +62,23 @@ def collect_comparison(comparison: ComparisonConfig, site_name: str | None = Non
         data = dict.fromkeys(str(each.facts["data"]) for each in results)
         refuse_elsewhere(comparison.baselines, baselines, comparison.split, list(data))
     refuse_unlike(comparison, [(each.run, each.facts) for each in results])
-    chosen = choose_trials(comparison, results)
-    taken = [each for each in results if chosen[each.run.arm, str(each.run.size)] == each.run.trial]
+    chosen = choose_trials(comparison, results, diverged)
+    taken = [each for each in results if chosen[place_of(each.run)] == each.run.trial]
     pretraining = {
         name: pretraining_of(arm.init_from) for name, arm in comparison.arms.items() if arm.init_from is not None
     }
     points = find_points(comparison, taken)
-    notes = notes_of(comparison, points, taken, pretraining, incomplete)
+    notes = notes_of(comparison, points, taken, pretraining, incomplete, diverged)
     findings = Findings(
-        comparison, points, tuple(results), tuple(taken), pretraining, baselines, incomplete, tuple(notes)
+        comparison,
+        points,
+        tuple(results),
+        tuple(taken),
+        pretraining,
+        baselines,
+        incomplete,
+        tuple(diverged),
+        tuple(notes),
     )
     write_atomic(folder.results, _csv(_result_rows(findings)))
     write_atomic(folder.path / "curves.csv", _csv(_curve_rows(findings)))
@@ -122,7 +139,7 @@ def _point_rows(findings: Findings) -> Iterator[Sequence[object]]:
                 paired = found.paired
                 row += [findings.comparison.reference, paired.seeds, paired.difference, paired.low, paired.high]
                 row += [paired.relative, paired.relative_low, paired.relative_high]
-                row += [paired.p, found.holm, paired.wilcoxon, paired.verdict]
+                row += [paired.p, found.holm, paired.wilcoxon, found.verdict]
             yield row + [None] * (21 - len(row))
 
 

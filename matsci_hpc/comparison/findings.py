@@ -6,9 +6,10 @@ from statistics import fmean
 
 from matsci_hpc.comparison.baselines import Baseline
 from matsci_hpc.comparison.metrics import Direction, direction_of, title_of
+from matsci_hpc.comparison.plan import ArmRun
 from matsci_hpc.comparison.pretraining import PretrainingCost
 from matsci_hpc.comparison.results import Result
-from matsci_hpc.comparison.statistics import Paired, compare_pairs, holm, spread
+from matsci_hpc.comparison.statistics import SIGNIFICANT, Paired, Verdict, compare_pairs, holm, spread
 from matsci_hpc.config.comparison import ComparisonConfig, Metric
 
 
@@ -43,6 +44,11 @@ class Against:
     arm: str
     paired: Paired
     holm: float | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of its own interval, if it survives the other comparisons of the table."""
+        return self.paired.verdict if self.holm is not None and self.holm < SIGNIFICANT else "cannot be told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,7 @@ class Findings:
         pretraining: by arm, the runs that it began with.
         baselines: results of others.
         incomplete: name of a run, and why it is not among the results.
+        diverged: those of them that came to no finite number.
         notes: what a reader should know before trusting the numbers.
     """
 
@@ -96,6 +103,7 @@ class Findings:
     pretraining: Mapping[str, Sequence[PretrainingCost]]
     baselines: tuple[Baseline, ...]
     incomplete: Mapping[str, str]
+    diverged: tuple[ArmRun, ...]
     notes: tuple[str, ...]
 
 

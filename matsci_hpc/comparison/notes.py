@@ -1,8 +1,10 @@
 """What a reader should know before trusting the numbers of a comparison, and its verdicts in sentences."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from matsci_hpc.comparison.findings import Against, Point
+from matsci_hpc.comparison.plan import ArmRun, setting_of
 from matsci_hpc.comparison.pretraining import PretrainingCost, shared_data
 from matsci_hpc.comparison.results import Result
 from matsci_hpc.comparison.statistics import SIGNIFICANT
@@ -14,21 +16,32 @@ FEW_SEEDS = 5
 
 
 def verdict_of(point: Point, found: Against, reference: str) -> str:
-    """One sentence by the interval: better, worse, or cannot be told."""
+    """One sentence by the p value after Holm: better, worse, or cannot be told."""
     paired = found.paired
     where = f"{point.title}, {counted(point.samples, 'training sample')}"
-    if paired.low is None or paired.high is None:
-        return f"{where}: {found.arm} against {reference}: cannot be told from one seed."
     words = {
         "better": f"{found.arm} is better than {reference}",
         "worse": f"{found.arm} is worse than {reference}",
         "cannot be told": f"whether {found.arm} is better or worse than {reference} cannot be told",
     }
     unit = f" {point.unit}" if point.unit else ""
+    if paired.seeds == 1:
+        return f"{where}: {found.arm} against {reference}: cannot be told from one seed."
+    if paired.low is None or paired.high is None:
+        return (
+            f"{where}: {words['cannot be told']}: the difference is {paired.difference:+.4g}{unit} with each of "
+            f"{counted(paired.seeds, 'seed')}, and without a spread there is no interval and no test."
+        )
+    but = ""
+    if found.verdict != paired.verdict:
+        but = (
+            f" By itself its interval says {paired.verdict}, but this does not survive the number of comparisons "
+            f"(Holm's p is {found.holm:.2g})."
+        )
     share = "" if paired.relative is None else f" ({100 * paired.relative:+.1f} %)"
     return (
-        f"{where}: {words[paired.verdict]}: the difference is {paired.difference:+.4g}{unit}{share}, with 95 % "
-        f"confidence between {paired.low:+.4g} and {paired.high:+.4g}{unit}, over {counted(paired.seeds, 'seed')}."
+        f"{where}: {words[found.verdict]}: the difference is {paired.difference:+.4g}{unit}{share}, with 95 % "
+        f"confidence between {paired.low:+.4g} and {paired.high:+.4g}{unit}, over {counted(paired.seeds, 'seed')}.{but}"
     )
 
 
@@ -38,13 +51,44 @@ def notes_of(
     taken: Sequence[Result],
     pretraining: Mapping[str, Sequence[PretrainingCost]],
     incomplete: Mapping[str, str],
+    diverged: Sequence[ArmRun] = (),
 ) -> list[str]:
     """All notes, what matters most first."""
-    notes = [*_of_missing_runs(comparison, points, incomplete), *_of_pretraining(taken, pretraining)]
+    notes = [*_of_the_split(comparison, taken), *_of_diverged_runs(comparison, taken, diverged)]
+    names = {run.name for run in diverged}
+    missing = {name: reason for name, reason in incomplete.items() if name not in names}
+    notes += [*_of_missing_runs(comparison, points, missing), *_of_pretraining(taken, pretraining)]
     notes += _of_statistics(points)
     if comparison.allow:
         notes.append(f"Allowed by the comparison to differ: {', '.join(comparison.allow)}.")
     return notes
+
+
+def _of_the_split(comparison: ComparisonConfig, taken: Sequence[Result]) -> Iterator[str]:
+    if any(each.run.training.data.held_out == comparison.split for each in taken):
+        yield (
+            f"The results are of split {comparison.split!r}, which the runs were evaluated on all along: whatever was "
+            "chosen by that, such as a learning rate, makes them look better than they would be on other samples."
+        )
+
+
+def _of_diverged_runs(
+    comparison: ComparisonConfig, taken: Sequence[Result], diverged: Sequence[ArmRun]
+) -> Iterator[str]:
+    """Which settings diverged, and with how many of the seeds: their other seeds are those that went well."""
+    seeds = Counter((run.arm, run.size, run.trial) for run in diverged)
+    settings = {(run.arm, run.size, run.trial): setting_of(run) for run in diverged}
+    used = {(each.run.arm, each.run.size, each.run.trial) for each in taken}
+    for place, count in seeds.items():
+        arm, size, _ = place
+        samples = f"{size:,}" if isinstance(size, int) else size
+        setting = f", {settings[place]}" if settings[place] else ""
+        where = f"{arm}, {samples} training samples{setting}"
+        if count == len(comparison.seeds):
+            yield f"{where}: diverged with every seed."
+        else:
+            with_taken = "; the numbers of this arm are of the other seeds" if place in used else ""
+            yield f"{where}: diverged with {count} of {counted(len(comparison.seeds), 'seed')}{with_taken}."
 
 
 def _of_missing_runs(
@@ -94,12 +138,17 @@ def _of_statistics(points: Sequence[Point]) -> Iterator[str]:
             f"which so few cannot show. Wilcoxon's test does not ask for that, and with {fewest} seeds its p is at "
             f"least {2.0 ** (1 - fewest):g}."
         )
+    if any(each.seeds > 1 and each.low is None for each in pairs):
+        yield (
+            "Where the difference is the same with every seed, there is no spread to judge it by, so no interval "
+            "and no test: the metric may go in steps too coarse to tell, or the arms may not differ at all."
+        )
     if len(pairs) > 1:
         found = sum(each.p is not None and each.p < SIGNIFICANT for each in pairs)
         yield (
             f"{len(pairs)} comparisons were made, of which {found} {'has' if found == 1 else 'have'} p < "
             f"{SIGNIFICANT}; by chance alone {SIGNIFICANT * len(pairs):.2g} would. Holm's p values are raised for "
-            "that."
+            "that, and the verdicts go by them."
         )
     yield (
         "Intervals and tests are about seeds: other parameters at the start, another order, another subset of the "

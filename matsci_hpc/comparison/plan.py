@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from matsci_hpc.comparison.budget import refuse_unequal
+from matsci_hpc.comparison.budget import refuse_split_of_choice, refuse_unequal
 from matsci_hpc.comparison.metrics import direction_of
 from matsci_hpc.config.comparison import ComparisonConfig, Size
 from matsci_hpc.config.loading import load_config, read_yaml
@@ -81,6 +81,7 @@ def plan_comparison(comparison: ComparisonConfig, site: Site) -> list[ArmRun]:
     if len({run.name for run in runs}) < len(runs):
         raise UserInputError("tune: two combinations would share a folder; write their values otherwise")
     refuse_unequal(comparison, runs)
+    refuse_split_of_choice(comparison, runs)
     return runs
 
 

@@ -1,6 +1,6 @@
 """What the runs of a comparison came to, from their records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,10 @@ from matsci_hpc.comparison.pretraining import SECONDS_PER_HOUR, nodes_of
 from matsci_hpc.config.comparison import ComparisonConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.study_code import code_of, of_all_lives
+
+
+class DivergedError(UserInputError):
+    """A run whose result is no finite number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ def read_result(comparison: ComparisonConfig, run: ArmRun) -> Result:
     """Read what a complete run has recorded.
 
     Raises:
-        UserInputError: it has not recorded what is needed, or a value is no finite number.
+        DivergedError: a value is no finite number.
+        UserInputError: it has not recorded what is needed.
     """
     found = read_run(run.job.output)
     config = run.training
@@ -70,7 +75,7 @@ def read_result(comparison: ComparisonConfig, run: ArmRun) -> Result:
     values = [value_of(metric, final) for metric in comparison.metrics]
     for metric, value in zip(comparison.metrics, values, strict=True):
         if value is None:
-            raise UserInputError(f"{run.name}: {title_of(metric)} is no finite number")
+            raise DivergedError(f"{run.name}: {title_of(metric)} is no finite number")
     validated = next((line for line in reversed(lines) if line["step"] == weights_step), None)
     last = found.steps[-1] if found.steps else {}
     return Result(
@@ -95,36 +100,6 @@ def read_result(comparison: ComparisonConfig, run: ArmRun) -> Result:
             "test_samples": final.get("samples"),
         },
     )
-
-
-def choose_trials(comparison: ComparisonConfig, results: Sequence[Result]) -> dict[tuple[str, str], int]:
-    """For each arm and size, the trial that is best on the held-out split in the mean over the seeds.
-
-    Only seeds that all trials of the arm and size have finished count, so that all are judged by the same ones.
-
-    Raises:
-        UserInputError: something is tuned, and there is no held-out value to choose by.
-    """
-    from matsci_hpc.comparison.metrics import direction_of
-
-    sign = 1 if direction_of(comparison.metrics[0]) == "lower" else -1
-    found: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
-    for result in results:
-        run, value = result.run, result.validation[0]
-        trials = found.setdefault((run.arm, str(run.size)), {})
-        seeds = trials.setdefault(run.trial, {})
-        if value is not None:
-            seeds[run.seed] = sign * value
-    chosen: dict[tuple[str, str], int] = {}
-    for place, trials in found.items():
-        common = set.intersection(*(set(seeds) for seeds in trials.values()))
-        if len(trials) > 1 and not common:
-            raise UserInputError(
-                f"arms.{place[0]}, {place[1]} training samples: no seed has a value on the held-out split for every "
-                "trial of `tune`, so none can be chosen"
-            )
-        chosen[place] = min(trials, key=lambda trial: (sum(trials[trial][seed] for seed in common), trial))
-    return chosen
 
 
 def _maybe(comparison: ComparisonConfig, line: Record | None) -> list[float | None]:

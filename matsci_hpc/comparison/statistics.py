@@ -35,12 +35,12 @@ class Paired:
     Attributes:
         seeds: how many these are.
         difference: mean, in the unit of the metric; negative where the arm is lower.
-        low, high: interval of 95 % of it; None with one seed.
-        p: of the paired t test; None with one seed, or where all differences are zero.
+        low, high: interval of 95 % of it; None with one seed, or where all differences are equal.
+        p: of the paired t test; None where there is no interval.
         wilcoxon: p of the signed-rank test; None where no seed differs.
         least_wilcoxon: the smallest that so many seeds can give.
         relative, relative_low, relative_high: the same as a share of the reference's mean; None where that is zero.
-        verdict: by the interval: whether the arm is better or worse than the reference.
+        verdict: by its own interval alone: whether the arm is better or worse than the reference.
     """
 
     seeds: int
@@ -117,9 +117,10 @@ def _student(
     if count < 2:
         return None, None, None
     error = float(differences.std(ddof=1)) / math.sqrt(count)
-    # Equal differences have a spread of rounding only, and a test would divide by it.
+    # Equal differences show no spread, from which no test can tell chance: metrics in coarse steps, or arms that do not
+    # differ at all. What is left of rounding is no spread either, and a test would divide by it.
     if error <= ROUNDING * abs(mean) or error == 0:
-        return mean, mean, None if mean == 0 else 0.0
+        return None, None, None
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
     return mean - half, mean + half, float(stats.ttest_1samp(differences, 0.0).pvalue)
 

@@ -78,11 +78,16 @@ TargetColumns = Annotated[dict[str, TargetColumn], Field(max_length=MAX_TARGETS)
 TargetKeys = Annotated[dict[str, TargetKey], Field(max_length=MAX_TARGETS), AfterValidator(usable_names)]
 
 
+DIVIDED = "*"
+"""Stands where `path` has a split, for a file whose samples have none yet."""
+
+
 class FilesSource(Section):
     """One input, several, or one for each split."""
 
     path: Path | list[Path] | dict[str, Path]
-    """A path, a list of paths, or paths by the split of what they hold: {val: val.csv, test: test.csv}."""
+    """A path, a list of paths, or paths by the split of what they hold: {val: val.csv, test: test.csv}. What the path
+    called "*" holds is divided by `splits`."""
 
     @field_validator("path")
     @classmethod
@@ -97,7 +102,7 @@ class FilesSource(Section):
     def paths(self) -> list[tuple[str | None, Path]]:
         """Every path, with the split of all that it holds if the config names one."""
         if isinstance(self.path, dict):
-            return list(self.path.items())
+            return [(None if split == DIVIDED else split, path) for split, path in self.path.items()]
         return [(None, path) for path in (self.path if isinstance(self.path, list) else [self.path])]
 
     @property

@@ -19,6 +19,9 @@ from matsci_hpc.training.tasks import Task
 if TYPE_CHECKING:
     from matsci_hpc.training.least_squares import ReferenceFit
 
+ENOUGH = 3
+"""Samples for each element below which a fit is told to be of few."""
+
 
 def fit_scalings(run: Run) -> None:
     """Fit the scaling of each target that needs it, and put it into its head; collective.
@@ -45,7 +48,7 @@ def _fit(run: Run, task: Task) -> dict[str, Any]:
     from matsci_hpc.training.least_squares import fit_references  # scipy takes a while, and most runs need no fit
 
     samples = run.collection.in_split(run.config.data.split)
-    fit = fit_references(_blocks(run, task, samples), extensive=task.extensive, references=task.references)
+    fit = fit_references(lambda: _blocks(run, task, samples), extensive=task.extensive, references=task.references)
     if task.references:
         _tell(task, fit, _unseen(run, task, fit))
     mean, std = (fit.mean, fit.std) if task.standardised else (0.0, 1.0)
@@ -81,18 +84,35 @@ def _unseen(run: Run, task: Task, fit: "ReferenceFit") -> NDArray[np.int64]:
 def _tell(task: Task, fit: "ReferenceFit", unseen: NDArray[np.int64]) -> None:
     per_atom = "/atom" if task.extensive else ""
     unit = f" {task.spec.unit}{per_atom}" if task.spec.unit else per_atom.replace("/", " per ")
+    elements = int(fit.elements.sum())
+    if fit.ridge is None:
+        _warn(
+            task,
+            f"energies of {elements} elements, fitted to {fit.samples:,} samples, tell no more of others than the mean "
+            "does; none are taken off",
+        )
+        return
     print(
-        f"  {task.name}: energies of {int(fit.elements.sum())} elements fitted to {fit.samples:,} samples leave a "
-        f"standard deviation of {fit.std:.4g} of {fit.value_std:.4g}{unit}",
+        f"  {task.name}: energies of {elements} elements fitted to {fit.samples:,} samples leave a standard deviation "
+        f"of {fit.std:.4g} of {fit.value_std:.4g}{unit}",
         flush=True,
     )
+    if fit.samples < ENOUGH * elements:
+        _warn(
+            task,
+            f"{fit.samples:,} samples are few for the energies of {elements} elements: with fewer than {ENOUGH} for "
+            "each, the energies are drawn towards one another",
+        )
     if unseen.any():
         from ase.data import chemical_symbols
 
         named = ", ".join(f"{chemical_symbols[z]} ({unseen[z]:,})" for z in np.flatnonzero(unseen))
-        print(
-            f"matsci-hpc: warning: targets.{task.name}.references: held-out samples hold elements that no training "
-            f"sample with this target has, and count with the mean of all: {named}",
-            file=sys.stderr,
-            flush=True,
+        _warn(
+            task,
+            "held-out samples hold elements that no training sample with this target has, and count with the mean of "
+            f"all: {named}",
         )
+
+
+def _warn(task: Task, what: str) -> None:
+    print(f"matsci-hpc: warning: targets.{task.name}.references: {what}", file=sys.stderr, flush=True)

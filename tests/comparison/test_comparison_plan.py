@@ -52,6 +52,19 @@ def test_budget_by_samples_and_by_size(planned):
         planned(steps=None, samples_seen=205, overrides={"batch.graphs": None, "batch.cost": 5000.0})
 
 
+@pytest.mark.parametrize(
+    ("changes", "by"),
+    [
+        ({}, "weights: best choose, .* or say weights: last"),
+        ({"weights": "last", "tune": {"optimizer.lr": [1e-3]}}, "tune choose, .*decides nothing$"),
+        ({"tune": {"optimizer.lr": [1e-3]}}, "weights: best and tune choose"),
+    ],
+)
+def test_results_of_the_split_that_chooses_are_refused(changes, by, planned):
+    with pytest.raises(UserInputError, match=rf"split: 'val' is data\.held_out of arms\.scratch, by which {by}"):
+        planned(split="val", **changes)
+
+
 def test_each_arm_has_every_trial(planned):
     runs = planned(tune={"optimizer.lr": [1e-4, 1e-3], "schedule.warmup_steps": [0, 5]}, seeds=[1], train_samples=[100])
     assert [(run.arm, run.trial) for run in runs] == [(arm, n) for n in range(4) for arm in ("scratch", "pretrained")]

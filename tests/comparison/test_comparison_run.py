@@ -11,7 +11,10 @@ from comparison_runs import FULL, write_config, write_pretraining, write_runs
 from preparation import run_program
 from scipy import stats
 
-from matsci_hpc.comparison.collect import collect_comparison
+from matsci_hpc.analysis.comparison_tables import comparison_sheets
+from matsci_hpc.analysis.words import MISSING
+from matsci_hpc.comparison.collect import collect_comparison, points_csv
+from matsci_hpc.comparison.notes import verdict_of
 from matsci_hpc.comparison.plan import load_comparison
 from matsci_hpc.errors import UserInputError
 
@@ -163,9 +166,9 @@ def test_pretraining_on_the_same_data_is_pointed_out(copied):
 
 # From here on the records are written by the tests.
 def gap(run):
-    """Pretrained is better by 0.1 with few samples, and by nothing with many, but for noise of the seed."""
+    """Pretrained is better by 0.1 with few samples, and by nothing with many, but for noise of seed and arm."""
     gain = 0.1 if run.arm == "pretrained" and run.size == 100 else 0.0
-    wobble = 0.01 * ((run.seed * 7 + len(run.arm) + len(str(run.size))) % 3 - 1)
+    wobble = 0.01 * ((run.seed ** len(run.arm) + len(str(run.size))) % 3 - 1)
     return {"mae": 0.5 + 0.05 * run.seed - gain + wobble, "auroc": 0.9}
 
 
@@ -282,9 +285,109 @@ def test_a_run_that_diverged_is_left_out_and_said(written):
     metrics = {"samples": 50, "mae": None, "unit": "eV"}
     found = written(after=change_line("evaluations.jsonl", -1, metrics={"gap": metrics}))
     name = "arm=pretrained_samples=full_seed=3"
-    assert found.incomplete == {name: "gap mae is no finite number"}
+    assert found.incomplete == {name: "diverged: gap mae is no finite number"}
     assert found.points[1].against[0].paired.seeds == 2
-    assert any(name in note for note in found.notes)
+    assert found.notes[0] == (
+        "pretrained, full training samples: diverged with 1 of 3 seeds; the numbers of this arm are of the other seeds."
+    )
+    assert not any(note.startswith("Not among the results") for note in found.notes)
+
+
+def diverge(*broken, absent=()):
+    """Make records of runs, by arm, size, trial and seed, those of runs that diverged; others are not there at all."""
+
+    def change(runs):
+        for run in runs:
+            place = (run.arm, run.size, run.trial, run.seed)
+            if place in broken:
+                (run.job.output / "DONE").unlink()
+                (run.job.output / "nonfinite/step-000003").mkdir(parents=True)
+                (run.job.output / "STOPPED").write_text("step 3: the loss (nan) is not finite\n")
+            if place in absent:
+                shutil.rmtree(run.job.output)
+
+    return change
+
+
+def by_trial(run):
+    """The second learning rate is by far the best where it does not diverge."""
+    return {"mae": gap(run)["mae"] - 0.3 * run.trial}
+
+
+TUNED = {"tune": {"optimizer.lr": [1e-4, 1e-2]}, "train_samples": [100]}
+
+
+def test_a_trial_that_diverged_is_not_taken_for_its_lucky_seeds(written):
+    found = written(by_trial, after=diverge(("scratch", 100, 1, 2)), **TUNED)
+    chosen = {(each.run.arm, each.run.trial, each.run.seed) for each in found.taken}
+    assert chosen == {("scratch", 0, seed) for seed in (1, 2, 3)} | {("pretrained", 1, seed) for seed in (1, 2, 3)}
+    assert found.notes[0] == "scratch, 100 training samples, optimizer.lr=0.01: diverged with 1 of 3 seeds."
+
+
+def test_fewer_seeds_diverged_is_better_than_more(written):
+    broken = [("scratch", 100, 0, 1), ("scratch", 100, 0, 2), ("scratch", 100, 1, 2)]
+    found = written(by_trial, after=diverge(*broken), **TUNED)
+    assert {each.run.trial for each in found.taken if each.run.arm == "scratch"} == {1}
+    assert found.points[0].against[0].paired.seeds == 2
+
+
+def test_all_seeds_diverged_is_said_and_not_run_yet_is_another_thing(written):
+    broken = [("scratch", 100, 1, seed) for seed in (1, 2, 3)]
+    found = written(by_trial, after=diverge(*broken, absent=[("pretrained", 100, 0, 3)]), **TUNED)
+    assert found.notes[0] == "scratch, 100 training samples, optimizer.lr=0.01: diverged with every seed."
+    (missing,) = [note for note in found.notes if note.startswith("Not among the results")]
+    assert "1 run: arm=pretrained_samples=100_seed=3_optimizer.lr=0.0001: not run yet" in missing
+    reasons = {name: reason for name, reason in found.incomplete.items() if "arm=scratch" in name}
+    assert len(reasons) == 3
+    assert all(reason.startswith("diverged: broken off: step 3: the loss (nan)") for reason in reasons.values())
+    assert {each.run.trial for each in found.taken if each.run.arm == "pretrained"} == {1}
+    (sheet,) = [each for each in comparison_sheets(found) if each.title == "Tuning"]
+    cells = [[cell.text for cell in row] + [row[3].remark] for row in sheet.rows]
+    assert ["scratch", "100", "optimizer.lr=0.01", "0", MISSING, "", "3 diverged"] in cells
+
+
+def test_a_finding_that_does_not_survive_the_other_comparisons_is_none(written):
+    """One of two has p = 0.035 by itself: differences of 0.12, 0.18 and 0.24."""
+
+    def values(run):
+        if run.arm == "scratch":
+            return {"mae": 0.9}
+        return {"mae": 0.9 - (0.06 + 0.06 * run.seed if run.size == 100 else 0.1 * (-1) ** run.seed)}
+
+    found = written(values)
+    (against,) = found.points[0].against
+    assert against.paired.p == pytest.approx(stats.ttest_1samp([0.12, 0.18, 0.24], 0).pvalue)
+    assert (against.paired.verdict, against.verdict) == ("better", "cannot be told")
+    assert against.holm == pytest.approx(2 * against.paired.p)
+    said = verdict_of(found.points[0], against, "scratch")
+    assert "whether pretrained is better or worse than scratch cannot be told" in said
+    assert "By itself its interval says better, but this does not survive" in said
+    rows = rows_of(Path("comparisons/small/points.csv")) if write_points(found) else []
+    assert {row["verdict"] for row in rows} == {"", "cannot be told"}
+    assert [row[8].text for row in comparison_sheets(found)[0].rows] == ["cannot be told"] * 2
+
+
+def write_points(found):
+    return Path("comparisons/small/points.csv").write_bytes(points_csv(found))
+
+
+def test_equal_differences_are_noted_and_no_certainty(written):
+    found = written(lambda run: {"mae": 0.5 if run.arm == "scratch" else 0.25})
+    (against,) = found.points[0].against
+    assert (against.paired.difference, against.paired.p, against.verdict) == (-0.25, None, "cannot be told")
+    assert "the difference is -0.25 eV with each of 3 seeds" in verdict_of(found.points[0], against, "scratch")
+    assert any("the difference is the same with every seed" in note for note in found.notes)
+
+
+def test_results_of_a_split_that_was_evaluated_all_along_are_noted(written):
+
+    def relabel(runs):
+        for run in runs:
+            path = run.job.output / "evaluations.jsonl"
+            path.write_text(path.read_text().replace('"test"', '"val"'))
+
+    found = written(after=relabel, split="val", weights="last")
+    assert "The results are of split 'val', which the runs were evaluated on all along" in found.notes[0]
 
 
 def test_a_metric_that_nobody_recorded(written):

@@ -52,14 +52,22 @@ def test_one_seed_tells_nothing():
 
 def test_arms_that_are_the_same_to_the_last_bit():
     found = compare_pairs([1.0, 2.0], [1.0, 2.0], "lower")
-    assert (found.difference, found.low, found.high, found.p, found.wilcoxon) == (0.0, 0.0, 0.0, None, None)
+    assert (found.difference, found.low, found.high, found.p, found.wilcoxon) == (0.0, None, None, None, None)
     assert found.verdict == "cannot be told"
 
 
 def test_differences_that_are_all_equal_but_for_rounding():
     found = compare_pairs([0.1 + 0.2, 0.4 + 0.2, 0.8 + 0.2], [0.1, 0.4, 0.8], "lower")
-    assert found.verdict == "worse"
-    assert found.p == 0.0
+    assert found.difference == pytest.approx(0.2)
+    assert (found.low, found.high, found.p) == (None, None, None)
+    assert found.verdict == "cannot be told"
+
+
+def test_steps_of_a_coarse_metric_are_no_certainty():
+    """Two seeds that differ by one sample of 50 each: the same difference twice, by chance."""
+    found = compare_pairs([0.92, 0.90], [0.90, 0.88], "higher")
+    assert (found.p, found.verdict) == (None, "cannot be told")
+    assert holm([found.p, 0.01]) == [None, 0.01]
 
 
 def test_a_mean_of_zero_has_no_share():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ase.data import chemical_symbols
 from ranks import run_ranks
-from real_mixture import frames, prepare_one
+from real_mixture import few_rows, frames, prepare_one
 from safetensors.torch import load_file
 
 from matsci_hpc.config.loading import load_config
@@ -17,7 +17,7 @@ from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.compositions import Compositions, compositions
 from matsci_hpc.loading.subset import draw_subset
-from matsci_hpc.training.least_squares import fit_references
+from matsci_hpc.training.least_squares import RIDGES, fit_references
 from matsci_hpc.training.tasks import build_tasks
 
 
@@ -33,32 +33,53 @@ def table(folder: Path, target: str, split: str = "train") -> tuple[np.ndarray, 
 
 def fit(folder: Path, target: str, *, extensive: bool):
     data = Collection([folder])
-    return fit_references(compositions(data, target, data.in_split("train")), extensive=extensive)
+    return fit_references(lambda: compositions(data, target, data.in_split("train")), extensive=extensive)
 
 
 @pytest.fixture(scope="module")
 def snapshots(tmp_path_factory) -> Path:
     """More frames of MPtrj than there are elements."""
     folder = tmp_path_factory.mktemp("snapshots")
-    return prepare_one(folder / "mptrj", frames(folder, 330))
+    return prepare_one(folder / "mptrj", frames(folder, 250))
+
+
+def ridge_of(parts: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
+    """Energies by a solution of its own: rows for the ridge below those of the samples, the constant without one."""
+    seen = parts.any(axis=0)
+    width = int(seen.sum())
+    rows = np.block([[np.ones((len(y), 1)), parts[:, seen]], [np.zeros((width, 1)), np.sqrt(ridge) * np.eye(width)]])
+    b, *d = np.linalg.lstsq(rows, np.concatenate([y, np.zeros(width)]), rcond=None)[0]
+    found = np.full(len(seen), b)
+    found[seen] += d
+    return found
+
+
+def left_out(parts: np.ndarray, y: np.ndarray, ridge: float) -> float:
+    """Root mean square of the residuals of samples, each by a fit without it."""
+    others = [np.arange(len(y)) != n for n in range(len(y))]
+    residuals = [y[n] - parts[n] @ ridge_of(parts[some], y[some], ridge) for n, some in enumerate(others)]
+    return float(np.sqrt(np.mean(np.square(residuals))))
 
 
 def check(folder: Path, target: str, *, extensive: bool) -> None:
-    """A fit against numpy's own solution, of least norm where elements cannot be told apart."""
+    """A fit against fits made anew without each sample."""
     counts, values = table(folder, target)
     parts = counts / counts.sum(axis=1, keepdims=True)
     y = values / counts.sum(axis=1) if extensive else values
     found = fit(folder, target, extensive=extensive)
     assert found.samples == len(y)
-    d, *_ = np.linalg.lstsq(parts, y - y.mean(), rcond=1e-6)
-    np.testing.assert_allclose(parts @ found.references, parts @ (y.mean() + d), atol=1e-4 * y.std())
+    scale = (parts**2).sum(axis=0).max()
+    place = RIDGES.index(found.ridge)
+    left = [left_out(parts, y, each * scale) for each in RIDGES[max(place - 1, 0) : place + 2]]
+    assert min(left) == left_out(parts, y, found.ridge * scale)
+    assert found.std == pytest.approx(min(left), rel=1e-6)
+    np.testing.assert_allclose(found.references, ridge_of(parts, y, found.ridge * scale), atol=1e-6 * y.std())
     assert (found.elements == counts.any(axis=0)).all()
-    left = y - parts @ found.references
     assert (found.value_mean, found.value_std) == pytest.approx((y.mean(), y.std()), rel=1e-9)
-    assert found.mean == pytest.approx(left.mean(), abs=1e-9 * y.std())
-    assert found.std == pytest.approx(left.std(), rel=1e-6)
-    assert 0.01 * y.std() < found.std < 0.9 * y.std()
-    np.testing.assert_allclose(found.references[~counts.any(axis=0)], y.mean(), rtol=1e-12)
+    assert found.mean == pytest.approx((y - parts @ found.references).mean(), abs=1e-9 * y.std())
+    assert 0.01 * y.std() < found.std < y.std()
+    unseen, others = found.references[~found.elements], found.references[found.elements]
+    np.testing.assert_allclose(unseen, others.mean(), rtol=1e-6)
 
 
 def test_references_are_those_of_least_squares(materials, snapshots):
@@ -78,23 +99,53 @@ def test_elements_in_one_ratio_share_their_energy():
     counts = np.zeros((4, 119), dtype=np.int64)
     counts[:, [11, 17]] = np.array([1, 2, 3, 4])[:, None]
     values = np.array([-4.0, -4.2, -3.8, -4.0])
-    found = fit_references([Compositions(counts, values * counts.sum(axis=1))], extensive=True)
+    found = fit_references(lambda: [Compositions(counts, values * counts.sum(axis=1))], extensive=True)
     assert found.references[11] == pytest.approx(found.references[17])
     assert found.references[[11, 17]].mean() == pytest.approx(-4.0)
 
 
-def test_fewer_samples_than_elements_leave_the_scale_of_the_values(materials):
-    counts, values = table(materials["3dsc"], "formation_energy")
-    assert len(values) < counts.any(axis=0).sum()
-    found = fit(materials["3dsc"], "formation_energy", extensive=False)
-    assert found.std == found.value_std == pytest.approx(values.std(), rel=1e-9)
+@pytest.fixture(scope="module")
+def perovskites(tmp_path_factory) -> Path:
+    """As many as have to be held out from fits to a few of them."""
+    folder = tmp_path_factory.mktemp("perovskites")
+    target = "heat_of_formation: {column: heat_all, unit: eV/atom}"
+    return prepare_one(folder / "perov_5", few_rows(folder, "perov_5/val.csv", 1700, target))
+
+
+@pytest.mark.parametrize("count", [40, 64, 100, 1000])
+def test_few_samples_do_no_harm(perovskites, count):
+    """Held-out errors of the composition are never far above those of the mean, and the deviation is like them."""
+    counts, values = table(perovskites, "heat_of_formation")
+    held_out, truth = table(perovskites, "heat_of_formation", "val")
+    order = np.random.default_rng(count).permutation(len(values))
+    for start in range(0, min(len(values) - count, 5 * count) + 1, count):
+        some = order[start : start + count]
+        found = fit_references(lambda some=some: [Compositions(counts[some], values[some])], extensive=False)
+        missed = truth - held_out @ found.references / held_out.sum(axis=1)
+        assert np.abs(missed).mean() < 1.05 * np.abs(truth - values[some].mean()).mean()
+        assert 0.6 < found.std / np.sqrt(np.square(missed).mean()) < 1.5
+        if count == 1000:
+            assert found.std < 0.8 * found.value_std
+
+
+def test_a_composition_that_says_nothing_is_not_taken_off(materials):
+    """Values without their samples' compositions: of every draw, most are told from the mean by nothing."""
+    counts, values = table(materials["perov_5"], "heat_of_formation")
+    draws = [np.random.default_rng(seed).permutation(values) for seed in range(20)]
+    found = [fit_references(lambda y=y: [Compositions(counts, y)], extensive=False) for y in draws]
+    plain = [each for each in found if each.ridge is None]
+    assert len(plain) >= 5
+    for each in plain:
+        np.testing.assert_allclose(each.references, values.mean(), rtol=1e-12)
+        assert (each.mean, each.std) == (0.0, each.value_std)
+    assert all(0.8 * values.std() < each.std < 1.1 * values.std() for each in found)
 
 
 def test_a_composition_that_says_all_leaves_the_scale_of_the_values():
     counts = np.zeros((50, 119), dtype=np.int64)
     counts[:, [1, 8, 26]] = np.random.default_rng(2).integers(1, 6, (50, 3))
     values = counts @ np.linspace(-9, 0, 119)
-    found = fit_references([Compositions(counts, values)], extensive=True)
+    found = fit_references(lambda: [Compositions(counts, values)], extensive=True)
     np.testing.assert_allclose(counts @ found.references, values, rtol=1e-6)
     assert found.std == found.value_std
 
@@ -206,8 +257,11 @@ def test_elements_that_training_never_saw_are_named(materials, said):
     for name, target in (("mptrj", "energy"), ("3dsc", "formation_energy")):
         seen, held_out = (table(materials[name], target, split)[0] for split in ("train", "val"))
         missing = ~seen.any(axis=0) & held_out.any(axis=0)
-        told = [line for line in said[1].stderr.splitlines() if f"targets.{target}.references" in line]
+        warned = [line for line in said[1].stderr.splitlines() if f"targets.{target}.references" in line]
+        told = [line for line in warned if "held-out samples hold elements" in line]
         assert len(told) == int(missing.any())
+        few = f"{len(seen)} samples are few for the energies of {int(seen.any(axis=0).sum())} elements"
+        assert sum(few in line or "; none are taken off" in line for line in warned) == 1
         for z in np.flatnonzero(missing):
             assert f"{chemical_symbols[z]} ({int((held_out[:, z] > 0).sum())})" in told[0]
     assert "targets.energy.references" in said[1].stderr
