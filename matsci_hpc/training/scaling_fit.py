@@ -63,8 +63,9 @@ def _fit(run: Run, task: Task) -> dict[str, Any]:
 def _fit_of_mean(run: Run, task: Task) -> dict[str, Any]:
     from matsci_hpc.training.least_squares import fit_references
 
-    blocks = _blocks(run, task, run.collection.in_split(run.config.data.split))
-    return {"mean_per_atom": fit_references(blocks, extensive=True, references=False).value_mean}
+    samples = run.collection.in_split(run.config.data.split)
+    fit = fit_references(lambda: _blocks(run, task, samples), extensive=True, references=False)
+    return {"mean_per_atom": fit.value_mean}
 
 
 def _blocks(run: Run, task: Task, samples: NDArray[np.int64]) -> Iterator[Compositions]:
