@@ -34,6 +34,10 @@ from matsci_hpc.structure import MAX_ATOMIC_NUMBER
 
 RIDGES = (1e-8, *(10 ** (power / 2) for power in range(-10, 3)))
 """The first is too small to be seen where elements can be told apart."""
+ENOUGH = 3
+"""Samples for each element below which left-out errors are too few to tell a weak ridge from a lucky one."""
+FIRM = 0.02
+"""Least of `RIDGES` that is taken of so few samples."""
 NOTHING_LEFT = 1e-6
 """Deviation, in parts of that of y, below which what is left counts as rounding."""
 Floats = NDArray[np.float64]
@@ -100,6 +104,8 @@ def fit_references(blocks: Blocks, *, extensive: bool, references: bool = True) 
     shrunk = 1 / (np.maximum(of_modes, 0)[:, None] + ridges)  # [modes, ridges]
     along = (modes.T @ (sums.moment - sums.centre * sums.parts))[:, None] * shrunk
     left = _left_out(blocks(), sums, modes, shrunk, along, extensive=extensive)
+    if count < ENOUGH * sums.elements.sum():
+        left[np.array(RIDGES) < FIRM] = np.inf
     best = int(np.argmin(left))
     # The mean of all others misses a sample by n / (n - 1) of what the mean of all does.
     if count == 1 or not left[best] < sums.variance * (count / (count - 1)) ** 2:

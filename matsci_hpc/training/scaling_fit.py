@@ -19,9 +19,6 @@ from matsci_hpc.training.tasks import Task
 if TYPE_CHECKING:
     from matsci_hpc.training.least_squares import ReferenceFit
 
-ENOUGH = 3
-"""Samples for each element below which a fit is told to be of few."""
-
 
 def fit_scalings(run: Run) -> None:
     """Fit the scaling of each target that needs it, and put it into its head; collective.
@@ -85,6 +82,8 @@ def _unseen(run: Run, task: Task, fit: "ReferenceFit") -> NDArray[np.int64]:
 def _tell(task: Task, fit: "ReferenceFit", unseen: NDArray[np.int64]) -> None:
     per_atom = "/atom" if task.extensive else ""
     unit = f" {task.spec.unit}{per_atom}" if task.spec.unit else per_atom.replace("/", " per ")
+    from matsci_hpc.training.least_squares import ENOUGH
+
     elements = int(fit.elements.sum())
     if fit.ridge is None:
         _warn(
