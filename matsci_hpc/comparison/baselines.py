@@ -82,7 +82,8 @@ def refuse_elsewhere(path: Path, baselines: Iterable[Baseline], split: str, data
         path: of the file, for messages.
         baselines: out of it.
         split: of the results.
-        data: fingerprints of the data of the runs; of several data sets, with spaces between them.
+        data: fingerprints of the data of the runs; of several data sets, with spaces between them. A baseline is of one
+            of them: that which has its target.
 
     Raises:
         UserInputError: a value is of something else.
@@ -93,7 +94,7 @@ def refuse_elsewhere(path: Path, baselines: Iterable[Baseline], split: str, data
                 f"baselines: {path}: {each.name} is of split {each.split!r} and the results are of {split!r}; "
                 f"`matsci-hpc baseline --split {split}` makes others"
             )
-        if each.data and each.data not in data:
+        if each.data and each.data not in {word for words in data for word in words.split()}:
             raise UserInputError(
                 f"baselines: {path}: {each.name} is of the data set with fingerprint {each.data} and the runs are of "
                 f"{' and '.join(data)}; call `matsci-hpc baseline` with the data set of the runs"
