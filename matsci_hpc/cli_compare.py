@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from matsci_hpc.cli_study_runs import DRY_RUN, NO_CHECK, OVERRIDES, VIA
+
 if TYPE_CHECKING:  # so that --help stays quick
     from matsci_hpc.comparison.plan import ArmRun
     from matsci_hpc.config.comparison import ComparisonConfig
 
 COMPARISON = click.argument("comparison", type=click.Path(path_type=Path))
-OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
 SITE = click.option("--site", help="Instead of the site that the comparison names.")
 
 
@@ -68,14 +69,9 @@ def run_comparison(comparison: Path, overrides: tuple[str, ...], site: str | Non
 @COMPARISON
 @OVERRIDES
 @SITE
-@click.option(
-    "--via",
-    type=click.Choice(["script", "sbatch", "submitit"]),
-    default="script",
-    help="By job scripts (sbatch is another word for it), or by submitit.",
-)
-@click.option("--no-check", is_flag=True, help="Do not look for what must fail.")
-@click.option("--dry-run", is_flag=True, help="Print exactly what would be submitted, and write nothing.")
+@VIA
+@NO_CHECK
+@DRY_RUN
 def submit_comparison(
     comparison: Path, overrides: tuple[str, ...], site: str | None, via: str, no_check: bool, dry_run: bool
 ) -> None:

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 STUDY = click.argument("study", type=click.Path(path_type=Path))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY.SUB=VALUE]...")
 SITE = click.option("--site", help="Instead of the site that the study names.")
+VIA = click.option(
+    "--via",
+    type=click.Choice(["script", "sbatch", "submitit"]),
+    default="script",
+    help="By job scripts (sbatch is another word for it), or by submitit.",
+)
+NO_CHECK = click.option("--no-check", is_flag=True, help="Do not look for what must fail.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Print exactly what would be submitted, and write nothing.")
 
 
 @click.command("plan")
@@ -56,14 +64,9 @@ def run_study(study: Path, overrides: tuple[str, ...], site: str | None, report:
 @STUDY
 @OVERRIDES
 @SITE
-@click.option(
-    "--via",
-    type=click.Choice(["script", "sbatch", "submitit"]),
-    default="script",
-    help="By job scripts (sbatch is another word for it), or by submitit.",
-)
-@click.option("--no-check", is_flag=True, help="Do not look for what must fail.")
-@click.option("--dry-run", is_flag=True, help="Print exactly what would be submitted, and write nothing.")
+@VIA
+@NO_CHECK
+@DRY_RUN
 def submit_study(
     study: Path, overrides: tuple[str, ...], site: str | None, via: str, no_check: bool, dry_run: bool
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from matsci_hpc.config.train import Parallel
-from matsci_hpc.errors import JobError, MachineError, MatsciError, RankError, UserInputError
+from matsci_hpc.errors import MatsciError, UserInputError
 from matsci_hpc.inference.about import About
 from matsci_hpc.inference.opening import Device, find_model, load_model
 from matsci_hpc.inference.trained import TrainedModel
@@ -14,7 +14,7 @@ from matsci_hpc.loading.collection import Collection
 from matsci_hpc.parallel.communicator import Communicator, open_communicator
 from matsci_hpc.parallel.device import take_device
 from matsci_hpc.parallel.discovery import discover
-from matsci_hpc.parallel.together import on_every, on_first
+from matsci_hpc.parallel.together import on_every, on_first, until_the_end
 from matsci_hpc.targets import TargetSpec
 from matsci_hpc.training.evaluation import evaluate
 from matsci_hpc.training.setup import limit_threads
@@ -50,22 +50,11 @@ def judge(
         refusal = error
     parallel = Parallel()
     comm = open_communicator(parallel, parallel.startup_timeout_s, on, refusal)
-    failure: str | None = None
-    try:
+    with until_the_end(comm):
         where = on_first(comm, lambda: find_model(path, checkpoint)[2])  # a run may save another one meanwhile
         model = on_every(comm, lambda: load_model(where, device=cast("Device", on), trust_module=trust_module))
         collection = on_every(comm, lambda: Collection(list(folders)))
         return _judged(model, collection, folders, split, comm), comm.rank == 0
-    except MachineError as error:
-        failure = str(error)
-        if comm.size == 1 or isinstance(error, RankError | JobError):
-            raise
-        raise RankError(comm.rank, f"failed: {error}") from None
-    except BaseException as error:
-        failure = f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        comm.close(failure)
 
 
 def tasks_for(about: About, collection: Collection) -> list[Task]:

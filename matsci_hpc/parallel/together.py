@@ -2,13 +2,13 @@
 
 import socket
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 import torch
 
-from matsci_hpc.errors import JobError, MatsciError, RankError, UserInputError
+from matsci_hpc.errors import JobError, MachineError, MatsciError, RankError, UserInputError
 from matsci_hpc.parallel.communicator import Communicator
 
 T = TypeVar("T")
@@ -127,3 +127,24 @@ def _first_failure(comm: Communicator, own: MatsciError | None) -> MatsciError:
         if text:
             return (UserInputError if by_user else JobError)(text.decode(errors="replace"))
     raise AssertionError("no rank has failed")
+
+
+@contextmanager
+def until_the_end(comm: Communicator) -> Iterator[None]:
+    """Leave the others at the end of what ranks do together, whichever end it is.
+
+    They are told why a rank has failed, and a fault of the machine that one rank of several meets names that rank.
+    """
+    failure: str | None = None
+    try:
+        yield
+    except MachineError as error:
+        failure = str(error)
+        if comm.size == 1 or isinstance(error, RankError | JobError):
+            raise
+        raise RankError(comm.rank, f"failed: {error}") from None
+    except BaseException as error:
+        failure = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        comm.close(failure)

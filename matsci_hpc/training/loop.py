@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from matsci_hpc.config.train import TrainConfig
-from matsci_hpc.errors import JobError, MachineError, MatsciError, RankError, UserInputError
+from matsci_hpc.errors import MatsciError, UserInputError
 from matsci_hpc.loading.loader import Loader, StepWork
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import Plan
 from matsci_hpc.parallel.communicator import open_communicator
 from matsci_hpc.parallel.device import take_device
 from matsci_hpc.parallel.discovery import discover
-from matsci_hpc.parallel.together import on_every, on_first
+from matsci_hpc.parallel.together import on_every, on_first, until_the_end
 from matsci_hpc.staging.stage import staged
 from matsci_hpc.telemetry.clock import StepClock
 from matsci_hpc.training.allocator import keep_freed_memory
@@ -80,9 +80,11 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
         refusal = error
     comm = open_communicator(config.parallel, config.checkpoint.timeout_s, device.type, refusal)
     lock = run_lock(config.run_dir)
-    failure: str | None = None
     try:
-        with staged(config.data.staging, config.data.folders, comm, comm.activity.tick) as places:
+        with (
+            until_the_end(comm),
+            staged(config.data.staging, config.data.folders, comm, comm.activity.tick) as places,
+        ):
             collection = on_every(comm, lambda: open_collection(config.data, places))
             run = build_run(config, collection, comm, device)
             # Rank 0 looks: others may see an older state of a shared file system, and all must do the same.
@@ -95,16 +97,7 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
                 fit_scalings(run)
             decide_kernel(run)
             return Trainer(run, plan_of(run), life, signals).train()
-    except MachineError as error:
-        failure = str(error)
-        if comm.size == 1 or isinstance(error, RankError | JobError):
-            raise
-        raise RankError(comm.rank, f"failed: {error}") from None
-    except BaseException as error:
-        failure = f"{type(error).__name__}: {error}"
-        raise
     finally:
-        comm.close(failure)
         lock.release()
 
 
