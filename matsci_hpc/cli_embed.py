@@ -26,6 +26,11 @@ import click
 @click.option(
     "--untrained", type=click.IntRange(min=0), metavar="SEED", help="Random parameters in an encoder of the same shape."
 )
+@click.option(
+    "--stretch",
+    is_flag=True,
+    help="Let the encoder's Gaussians and envelope reach to the cutoff of each data set, as fine-tuning does.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "xpu"]), default="auto", show_default=True)
 @click.option(
     "--trust-module", is_flag=True, help="Import an encoder from outside this package, if that is what it is."
@@ -39,6 +44,7 @@ def embed(
     out: Path,
     checkpoint: str | None,
     untrained: int | None,
+    stretch: bool,
     device: str,
     trust_module: bool,
 ) -> dict[str, object]:
@@ -66,6 +72,7 @@ def embed(
         seed=seed,
         checkpoint=checkpoint,
         untrained=untrained,
+        stretch=stretch,
         trust_module=trust_module,
         device=device,
     )

@@ -79,6 +79,8 @@ class About(_Strict):
     """Most samples of a data set."""
     seed: int
     """Of the choice of samples where there is a limit."""
+    stretched: bool = False
+    """Whether Gaussians and envelopes of the encoder were stretched to the cutoff of each data set."""
     data_sets: list[EmbeddedData]
     """Column `data_set` of the file counts them from 0."""
     targets: dict[str, TargetSpec]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from matsci_hpc.embeddings.about import ABOUT, About, EmbeddedData, EncoderOrigin, write_about
 from matsci_hpc.embeddings.choice import Chosen, choose
-from matsci_hpc.embeddings.encoder import encoder_of
+from matsci_hpc.embeddings.encoder import encoder_of, stretched
 from matsci_hpc.embeddings.files import FILE, begin_file, open_rows
 from matsci_hpc.embeddings.table import make_table
 from matsci_hpc.errors import UserInputError
@@ -63,6 +63,7 @@ class Question:
     seed: int = 0
     checkpoint: str | None = None
     untrained: int | None = None
+    stretch: bool = False
     trust_module: bool = False
     device: str = "auto"
 
@@ -83,12 +84,14 @@ def embed(question: Question, world: World) -> About:
         model, origin = _encoder(question)
         chosen = choose(question.data, question.split, question.limit, question.seed)
         precision = Precision(origin.precision, device.type)
-        model.to(device=device, dtype=precision.dtype).eval()
+        models = _by_cutoff(model, origin, chosen, stretch=question.stretch)
+        for each in models.values():
+            each.to(device=device, dtype=precision.dtype).eval()
     lock = FolderLock(question.out, f"{question.out}: {{holder}} is embedding into it; choose another --out")
     partial = question.out / f".{FILE}.part"
     try:
         offset, targets = world.on_first(lambda: _begin(question.out, origin, chosen, partial, lock))
-        _compute(world, _Encoder(model, precision, origin), chosen, partial, offset)
+        _compute(world, _Encoder(models, precision, origin), chosen, partial, offset)
         world.barrier()
         about = world.on_first(lambda: _finish(question, origin, chosen, targets, partial))
         if world.rank == 0:
@@ -140,7 +143,8 @@ def cut(chosen: Sequence[Chosen]) -> Iterator[Piece]:
 
 @dataclass(frozen=True, slots=True)
 class _Encoder:
-    model: Model
+    models: dict[float, Model]
+    """By the cutoff of the data."""
     precision: Precision
     origin: EncoderOrigin
 
@@ -157,7 +161,7 @@ class _Encoder:
         """
         batch = self.precision.cast(checked_batch(collection, samples))
         with torch.no_grad():
-            found = self.model.embed(batch).float().cpu().numpy()
+            found = self.models[collection.cutoff].embed(batch).float().cpu().numpy()
         wrong = np.flatnonzero(~np.isfinite(found).all(axis=1))
         if len(wrong):
             raise UserInputError(
@@ -184,14 +188,24 @@ def _compute(world: World, encoder: _Encoder, chosen: Sequence[Chosen], partial:
     counter.free()
 
 
+def _by_cutoff(model: Model, origin: EncoderOrigin, chosen: Sequence[Chosen], *, stretch: bool) -> dict[float, Model]:
+    """The encoder for each cutoff of the data: the same one for all, unless it is to stretch."""
+    cutoffs = {each.collection.cutoff for each in chosen}
+    if not stretch:
+        return dict.fromkeys(cutoffs, model)
+    own = origin.cutoff_angstrom
+    return {cutoff: model if cutoff == own else stretched(model, origin, cutoff) for cutoff in cutoffs}
+
+
 def _refuse_mistakes(question: Question) -> None:
     """Whatever can be wrong with the question itself."""
     out = question.out
     others = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.is_dir() else []
     if others and ABOUT not in others:
         raise UserInputError(f"{out}: the folder is not empty and holds no embeddings; choose another --out")
-    _encoder(question)
-    choose(question.data, question.split, question.limit, question.seed)
+    model, origin = _encoder(question)
+    chosen = choose(question.data, question.split, question.limit, question.seed)
+    _by_cutoff(model, origin, chosen, stretch=question.stretch)
 
 
 def _encoder(question: Question) -> tuple[Model, EncoderOrigin]:
@@ -231,7 +245,8 @@ def _finish(
         seed=question.seed,
         data_sets=[_described(each, question.split) for each in chosen],
         targets=targets,
-        notes=notes(origin, chosen),
+        stretched=question.stretch,
+        notes=notes(origin, chosen, stretch=question.stretch),
         file=record,
     )
     write_about(question.out, about)
@@ -252,16 +267,21 @@ def _described(chosen: Chosen, split: str) -> EmbeddedData:
     )
 
 
-def notes(origin: EncoderOrigin, chosen: Sequence[Chosen]) -> list[str]:
+def notes(origin: EncoderOrigin, chosen: Sequence[Chosen], *, stretch: bool = False) -> list[str]:
     """What a reader should know before trusting the embeddings."""
     found = []
     for each in chosen:
         cutoff = each.collection.cutoff
         if cutoff != origin.cutoff_angstrom:
+            met = (
+                "its Gaussians and envelope are stretched to them, and yet these are other graphs than it knows."
+                if stretch
+                else "these are other graphs than it knows. Where that matters, prepare the data set with the cutoff "
+                "of the run, or give --stretch."
+            )
             found.append(
                 f"{each.name} has edges up to {cutoff:g} Å, and the encoder was trained with edges up to "
-                f"{origin.cutoff_angstrom:g} Å: these are other graphs than it knows. Where that "
-                "matters, prepare the data set with the cutoff of the run."
+                f"{origin.cutoff_angstrom:g} Å: {met}"
             )
         (data,) = each.collection.datasets
         left_out = [name for name, spec in data.manifest.targets.items() if not spec.is_number]

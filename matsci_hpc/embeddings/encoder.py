@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import TypeAdapter
 
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.model import Model as ModelSection
@@ -19,6 +20,8 @@ from matsci_hpc.training.checkpoint import is_checkpoint_name, list_checkpoints
 from matsci_hpc.training.initial_encoder import choose_origin, load_encoder
 from matsci_hpc.training.learned import read_learned
 from matsci_hpc.training.run_folder import RunFolder
+
+_SECTION: TypeAdapter[ModelSection] = TypeAdapter(ModelSection)
 
 
 def encoder_of(
@@ -63,6 +66,27 @@ def encoder_of(
         }
     )
     return build(about, tensors, where, trust_module=trust_module), origin
+
+
+def stretched(model: Model, origin: EncoderOrigin, cutoff: float) -> Model:
+    """The same encoder with Gaussians and envelopes of another cutoff, as fine-tuning across cutoffs begins with it.
+
+    Args:
+        model: with the cutoff that it was trained with.
+        origin: what it is.
+        cutoff: radius of the neighbour lists that it is to meet, angstrom.
+
+    Raises:
+        UserInputError: it is a module of the user's own, which is not told the cutoff.
+    """
+    section = _SECTION.validate_python(origin.model)
+    if isinstance(section, OwnModule):
+        raise UserInputError(
+            f"--stretch: the encoder of {origin.run} is {section.target}, which is not told the cutoff of the data"
+        )
+    other = build_model(section, {}, cutoff, {}).to(dtype=next(model.parameters()).dtype)
+    other.encoder.load_state_dict(model.encoder.state_dict())
+    return other.eval().requires_grad_(requires_grad=False)
 
 
 def _random(

@@ -102,6 +102,28 @@ def test_a_data_set_with_other_edges_is_pointed_out(both):
     assert note in said.stderr
 
 
+def test_stretched_it_is_what_fine_tuning_on_that_data_begins_with(crystals, clouds, config, tmp_path):
+    shape = ["model.envelope=true", "model.radial_basis.count=5"]
+    done = run_ranks(1, "train", config, f"run_dir={tmp_path}/gap", "steps=1", *shape)
+    assert done.returncode == 0, done.stderr
+    tuned = [f"data.train=[{clouds}]", f"init_from={tmp_path}/gap", "fine_tune.neighbors=accept"]
+    # With a rate that changes no float32 number, what it saves is what it began with.
+    still = ["optimizer.lr=1.0e-30", "optimizer.weight_decay=0", "steps=1"]
+    done = run_ranks(1, "train", config, f"run_dir={tmp_path}/tuned", *tuned, *still, *shape)
+    assert done.returncode == 0, done.stderr
+    embed(tmp_path / "tuned", tmp_path / "expected", clouds)
+    embed(tmp_path / "gap", tmp_path / "plain", clouds)
+    embed(tmp_path / "gap", tmp_path / "stretched", crystals, clouds, stretch=True)
+    expected, plain, stretched = (read_embeddings(tmp_path / name) for name in ("expected", "plain", "stretched"))
+    ours = stretched.embedding[-len(expected.embedding) :]
+    np.testing.assert_array_equal(ours, expected.embedding)
+    assert not np.allclose(plain.embedding, expected.embedding, rtol=1e-3)
+    assert stretched.about.stretched
+    assert not plain.about.stretched
+    (note,) = [note for note in stretched.about.notes if "clouds" in note]
+    assert "are stretched to them" in note
+
+
 @pytest.mark.mpi
 def test_the_bytes_are_the_same_on_any_number_of_ranks(run, crystals, clouds, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MOST_GRAPHS", 5)
