@@ -197,10 +197,11 @@ def test_dump_and_reload(tmp_path, column, unit, share, cutoff):
     assert load_config(PrepConfig, path) == config
 
 
-RECIPES = sorted(shipped("data_prep").glob("*.yaml")) + sorted(shipped("job_templates/runs").glob("*.yaml"))
+PLACES = {"data_prep": "*.yaml", "job_templates/runs": "*.yaml", "scaling_studies": "symmetry_learning/*.yaml"}
+RECIPES = [path for folder, names in PLACES.items() for path in sorted(shipped(folder).glob(names))]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_shipped_configs_load(path):
     model = TrainConfig if "run_dir" in read_yaml(path) else PrepConfig
     assert load_config(model, path, []) == load_config(model, path)

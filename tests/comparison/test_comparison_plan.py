@@ -173,8 +173,9 @@ def test_the_runs_are_one_array_on_slurm(tmp_path, monkeypatch, capsys):
         )
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "job_templates/comparisons").glob("*.yaml")), ids=lambda path: path.stem
-)
+SHIPPED = [*(ROOT / "job_templates/comparisons").glob("*.yaml"), *ROOT.glob("scaling_studies/*/comparison.yaml")]
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_comparisons_can_be_planned(path):
     assert len(plan_comparison(load_comparison(path), load_site("local"))) > 1
