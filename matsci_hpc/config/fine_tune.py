@@ -3,7 +3,7 @@
 import math
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from matsci_hpc.config.base import Section
 
@@ -30,6 +30,9 @@ class FineTune(Section):
     heads: Literal["new", "matching"] = "new"
     """`matching`: heads, with their scaling, are taken over for targets of the same name, kind, unit, classes and
     sizes."""
+    reinitialize: list[str] = Field(default_factory=list)
+    """Parts of the encoder, by their names, that are not taken over but begin with random parameters, such as
+    [elements]."""
     elements: Literal["warn", "refuse"] = "warn"
     """What happens if the data hold elements that the encoder was never trained on."""
     neighbors: Literal["refuse", "accept"] = "refuse"
@@ -44,6 +47,13 @@ class FineTune(Section):
         steps = math.inf if self.freeze_steps is None else self.freeze_steps
         named = [self.freeze] if isinstance(self.freeze, str) else self.freeze
         return {name: steps for name in named if name != "none"}
+
+    @field_validator("reinitialize")
+    @classmethod
+    def _something_is_taken(cls, parts: list[str]) -> list[str]:
+        if "encoder" in parts:
+            raise ValueError("nothing of the encoder would be taken over; leave out init_from instead")
+        return parts
 
     @model_validator(mode="after")
     def _steps_are_given_once(self) -> Self:

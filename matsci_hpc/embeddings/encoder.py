@@ -1,6 +1,7 @@
 """The encoder that embeds: of a checkpoint, as a run begins with it, or with random parameters."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -49,7 +50,8 @@ def encoder_of(
         seed = config.seed if untrained is None else untrained
         init_from = config.init_from if untrained is None else None
         precision = _precision(config.precision)
-        return _random(run.path.resolve().name, config.model, _cutoff(run), seed, init_from, precision, trust_module)
+        name, anew = run.path.resolve().name, config.fine_tune.reinitialize
+        return _random(name, config.model, _cutoff(run), seed, init_from, precision, trust_module, anew)
     about, tensors, where = find_model(source, wanted)
     precision, cutoff = _precision(about.precision), about.learned.cutoff_angstrom
     if untrained is not None:
@@ -97,6 +99,7 @@ def _random(
     init_from: Path | None,
     precision: Literal["float32", "float64"],
     trust_module: bool,
+    reinitialize: Collection[str] = (),
 ) -> tuple[Model, EncoderOrigin]:
     """The encoder that a run begins with; with another seed, one like it that nothing has been told."""
     if isinstance(section, OwnModule) and not trust_module:
@@ -109,7 +112,7 @@ def _random(
     checksum = None
     if init_from is not None:
         begun_with = choose_origin(init_from, section)
-        load_encoder(Path(begun_with.path), model)
+        load_encoder(Path(begun_with.path), model, reinitialize)
         checksum = begun_with.checksum
     return model.eval(), EncoderOrigin(
         run=name,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from matsci_hpc.config.fine_tune import FineTune
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.loading.collection import Collection
@@ -22,6 +23,7 @@ from matsci_hpc.training.initial_encoder import (
     refuse_other_parameters,
     saved_shapes,
     saved_tensors,
+    taken_parameters,
 )
 from matsci_hpc.training.learned_from import LearnedFrom, describe, learned_elements, read_learned_from
 from matsci_hpc.training.misfits import element_misfit, neighbor_misfits
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from matsci_hpc.training.setup import Run
 
 OPTIMIZER = "optimizer.safetensors"
+ELEMENTS = "encoder.elements.weight"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -99,11 +102,19 @@ def survey(
     shapes, moments = saved_shapes(path), saved_shapes(path, OPTIMIZER)
     refuse_other_parameters(path, model, shapes)
     known = read_learned_from(path)
-    parameters = dict(model.encoder.named_parameters())
+    parameters = taken_parameters(model, section.reinitialize)
     numbers = sum(each.numel() for each in parameters.values())
     averaged = ", averaged" if found.origin.weights == "average" else ""
     found.loaded.append(f"encoder ({numbers:,} parameters{averaged})")
-    _judge_moments(found, section.optimizer, [f"encoder.{name}" for name in parameters], moments)
+    if section.reinitialize:
+        others = sum(each.numel() for each in model.encoder.parameters()) - numbers
+        found.not_loaded.append(
+            {
+                "what": f"{', '.join(section.reinitialize)} of the encoder ({others:,} parameters)",
+                "why": "fine_tune.reinitialize",
+            }
+        )
+    _judge_moments(found, section.optimizer, list(parameters), moments)
     before = load_config(TrainConfig, path / "config.yaml")
     why_not = "fine_tune.heads is new" if section.heads == "new" else None
     names = before.targets.keys() | config.targets.keys()
@@ -111,8 +122,9 @@ def survey(
     _judge_heads(found, why_not, derived, model, tasks, known.targets, shapes)
     found.differences += [*neighbor_misfits(path, known, learned_here(collection, tasks), section.neighbors)]
     found.differences += _other_readout(before, config)
-    found.elements = learned_elements(path, known)
-    found.warnings += [*element_misfit(path, found.elements, collection, section.elements, progress)]
+    if ELEMENTS in parameters:
+        found.elements = learned_elements(path, known)
+        found.warnings += [*element_misfit(path, found.elements, collection, section.elements, progress)]
     return found
 
 
@@ -140,11 +152,11 @@ def begin(run: "Run") -> None:
         on_first(run.comm, lambda: _say(run, None))
         return
     path, run.taken_heads, run.earlier_elements = on_first(run.comm, lambda: _begin_on_first(run))
-    kept = config.fine_tune.optimizer == "kept"
-    on_every(run.comm, lambda: load(Path(path), run.model, run.optimizer, run.taken_heads, moments=kept))
+    section = config.fine_tune
+    on_every(run.comm, lambda: load(Path(path), run.model, run.optimizer, run.taken_heads, section))
 
 
-def load(path: Path, model: Model, optimizer: torch.optim.Optimizer, heads: list[str], *, moments: bool) -> None:
+def load(path: Path, model: Model, optimizer: torch.optim.Optimizer, heads: list[str], section: FineTune) -> None:
     """Put what is taken from a verified checkpoint into a model and its optimiser.
 
     Args:
@@ -152,13 +164,13 @@ def load(path: Path, model: Model, optimizer: torch.optim.Optimizer, heads: list
         model: its encoder, and some of its heads, are of the same sizes.
         optimizer: of the model.
         heads: targets whose heads are taken.
-        moments: whether Adam's moments of the encoder are.
+        section: which parts of the encoder are taken, and whether Adam's moments of them are.
 
     Raises:
         UserInputError: parameters are missing or of another shape.
         MachineError: the checkpoint can no longer be read.
     """
-    load_encoder(path, model)
+    load_encoder(path, model, section.reinitialize)
     if heads:
         saved = saved_tensors(path)
         with torch.no_grad():
@@ -166,9 +178,9 @@ def load(path: Path, model: Model, optimizer: torch.optim.Optimizer, heads: list
                 prefix = _prefix(model, name)
                 for key, value in model.head(name).state_dict(keep_vars=True).items():
                     value.copy_(saved[prefix + key])
-    if not moments:
+    if section.optimizer == "reset":
         return
-    parameters = {f"encoder.{name}": each for name, each in model.encoder.named_parameters()}
+    parameters = taken_parameters(model, section.reinitialize)
     for key, value in saved_tensors(path, OPTIMIZER).items():
         name, _, entry = key.partition("|")
         if name in parameters:

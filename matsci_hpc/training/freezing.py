@@ -1,15 +1,13 @@
 """Which parameters are trained in a step: a pure function of the step, so that nothing has to be saved for it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from torch import nn
 
 from matsci_hpc.config.fine_tune import FineTune
-from matsci_hpc.errors import UserInputError
 from matsci_hpc.telemetry.dynamics.groups import group_name
-
-ENCODER = "encoder"
+from matsci_hpc.training.encoder_parts import ENCODER, full_name, is_in
 
 
 class Freezing:
@@ -93,34 +91,19 @@ class Freezing:
         return lines
 
 
-def _rules(section: FineTune, names: Iterable[str]) -> dict[str, float]:
+def _rules(section: FineTune, names: Collection[str]) -> dict[str, float]:
     """Steps by full names, such as encoder.layers.0."""
-    found = {}
-    for name, steps in section.frozen_for.items():
-        full = name if _is_in(name, ENCODER) else f"{ENCODER}.{name}"
-        if not any(_is_in(each, full) for each in names):
-            known = dict.fromkeys(
-                group_name(each).removeprefix(f"{ENCODER}.") for each in names if _is_in(each, ENCODER)
-            )
-            raise UserInputError(
-                f"fine_tune.freeze: the encoder has no {name!r}; it has {', '.join(known)}, or {ENCODER} for all of it"
-            )
-        found[full] = steps
-    return found
+    return {full_name(name, names, "fine_tune.freeze"): steps for name, steps in section.frozen_for.items()}
 
 
 def _frozen_for(name: str, rules: dict[str, float]) -> float:
     """Steps by the longest name that a parameter, or a module, has or lies in; 0 if there is none."""
-    fitting = [rule for rule in rules if _is_in(name, rule)]
+    fitting = [rule for rule in rules if is_in(name, rule)]
     return rules[max(fitting, key=len)] if fitting else 0
-
-
-def _is_in(name: str, part: str) -> bool:
-    return name == part or name.startswith(f"{part}.")
 
 
 def _parts(names: list[str], every: Iterable[str]) -> str:
     """Parameters in few words: by layer groups, or the encoder if they are all of it."""
-    if set(names) == {name for name in every if _is_in(name, ENCODER)}:
+    if set(names) == {name for name in every if is_in(name, ENCODER)}:
         return ENCODER
     return ", ".join(dict.fromkeys(map(group_name, names)))

@@ -6,7 +6,7 @@ else is taken, and whether all of it fits this run, is up to `fine_tuning.py`.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from matsci_hpc.config.model import Model as ModelSection
 from matsci_hpc.errors import MachineError, UserInputError
@@ -28,6 +28,7 @@ from matsci_hpc.training.checkpoint import (
     saved_state,
     verify_checkpoint,
 )
+from matsci_hpc.training.encoder_parts import ENCODER, full_name, is_in
 from matsci_hpc.training.encoder_shape import refuse_other_shape
 
 MODEL, AVERAGE = "model.safetensors", "average.safetensors"
@@ -88,8 +89,13 @@ def choose_origin(init_from: Path, model: ModelSection) -> Origin:
     return Origin(str(path.absolute()), state.step, file.partition(".")[0], checksum)
 
 
-def load_encoder(path: Path, model: Model) -> None:
+def load_encoder(path: Path, model: Model, reinitialize: Collection[str] = ()) -> None:
     """Put the encoder of a verified checkpoint into a model of the same encoder.
+
+    Args:
+        path: of the checkpoint.
+        model: whose encoder is to be that one.
+        reinitialize: parts of it that stay as they are in the model.
 
     Raises:
         UserInputError: parameters are missing or of another shape.
@@ -98,8 +104,19 @@ def load_encoder(path: Path, model: Model) -> None:
     saved = saved_tensors(path)
     refuse_other_parameters(path, model, {name: tuple(value.shape) for name, value in saved.items()})
     with torch.no_grad():
-        for name, parameter in model.encoder.named_parameters():
-            parameter.copy_(saved[f"encoder.{name}"])
+        for name, parameter in taken_parameters(model, reinitialize).items():
+            parameter.copy_(saved[name])
+
+
+def taken_parameters(model: Model, reinitialize: Collection[str]) -> dict[str, nn.Parameter]:
+    """Those of an encoder, by their names in the model, that are taken over from another run.
+
+    Raises:
+        UserInputError: the encoder has no part of such a name.
+    """
+    named = dict(model.encoder.named_parameters(prefix=ENCODER))
+    parts = [full_name(part, named, "fine_tune.reinitialize") for part in reinitialize]
+    return {name: each for name, each in named.items() if not any(is_in(name, part) for part in parts)}
 
 
 def refuse_other_parameters(path: Path, model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -229,6 +229,35 @@ def test_moments_of_the_encoder_are_kept_if_wanted_and_of_nothing_else(pretraine
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+def test_parts_that_are_not_wanted_begin_as_those_of_the_seed(pretrained, observed):
+    begin = ("steps=1", f"init_from={pretrained}", "fine_tune.reinitialize=[elements]", "fine_tune.optimizer=kept")
+    run, seen = observed("anew", 2, *begin)
+    _, scratch = observed("scratch", 1, "steps=1")
+    theirs, moments = saved(pretrained, 8), saved(pretrained, 8, "optimizer")
+    random = load_file(scratch / "model-0.safetensors")
+    table = "encoder.elements.weight"
+    for rank in range(2):
+        ours = load_file(seen / f"model-{rank}.safetensors")
+        assert torch.equal(ours[table], random[table])
+        assert not torch.equal(ours[table], theirs[table])
+        taken = [name for name in ours if name.startswith("encoder.") and name != table]
+        assert all(torch.equal(ours[name], theirs[name]) for name in taken)
+        assert not all(torch.equal(random[name], theirs[name]) for name in taken)
+        kept = load_file(seen / f"optimizer-{rank}.safetensors").keys()
+        assert kept == {name for name in moments if name.partition("|")[0] in taken}
+    known = noted(run)
+    numbers = random[table].numel()
+    assert known["not_loaded"][0] == {
+        "what": f"elements of the encoder ({numbers:,} parameters)", "why": "fine_tune.reinitialize"
+    }  # fmt: skip
+    assert not any("never trained on" in each for each in known["warnings"])
+    # What this run has learned itself is all that a later one may rely on.
+    checkpoint = run / "checkpoints/step-000001"
+    assert learned_elements(checkpoint, read_learned_from(checkpoint)) != learned_elements(
+        pretrained / "checkpoints/step-000008", read_learned_from(pretrained / "checkpoints/step-000008")
+    )
+
+
 def test_heads_are_taken_where_the_target_is_the_same(whole, observed):
     run, seen = observed(
         "run",
@@ -286,6 +315,12 @@ def test_what_is_not_taken_is_said_with_the_reason(pretrained, whole, config, tm
                       "fine_tune.heads=matching", "model.head_layers=3")  # fmt: skip
     assert other.returncode == 0, other.stderr
     assert noted(tmp_path / "other")["not_loaded"][1]["why"] == "its net.2.bias is [3] there and [10] here"
+
+
+def test_a_part_that_there_is_not_cannot_begin_anew(pretrained, config, tmp_path):
+    words = ["train", config, f"run_dir={tmp_path / 'run'}", f"init_from={pretrained}", "steps=1"]
+    said = error_of(run_ranks(2, *words, "fine_tune.neighbors=accept", "fine_tune.reinitialize=[elments]"))
+    assert "fine_tune.reinitialize: the encoder has no 'elments'; it has elements, layers.0" in said
 
 
 def test_other_neighbours_are_refused(pretrained, config, tmp_path):
@@ -377,6 +412,7 @@ def test_settings_hold_without_another_run_too(config, train):
             "fine_tune.freeze=[layers.2]",
             "the encoder has no 'layers.2'; it has elements, layers.0, layers.1, atom_readout",
         ),
+        ("fine_tune.reinitialize=[encoder]", "nothing of the encoder would be taken over"),
         ("fine_tune.freeze_steps=3", "nothing is frozen; give freeze: encoder"),
         ("fine_tune={freeze: {encoder: 3}, freeze_steps: 3}", "leave out freeze_steps"),
         ("fine_tune.layer_decay=1.5", "less than or equal to 1"),
