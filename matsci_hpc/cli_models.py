@@ -63,7 +63,6 @@ def evaluate(
 def _judge(
     model: Path, data: tuple[Path, ...], split: str, out: Path | None, options: dict[str, Any]
 ) -> dict[str, object]:
-    import json
     from textwrap import indent
 
     from matsci_hpc.inference.judging import judge
@@ -77,9 +76,18 @@ def _judge(
         print(indent(evaluation_table(found["metrics"]), "  "))
         if out is not None:
             kept = {key: value for key, value in found.items() if key != "time_taken_s"}
-            write_atomic(out, f"{json.dumps(kept, indent=1)}\n".encode())
+            write_atomic(out, f"{_indented(kept)}\n".encode())
             print(out)
     return found
+
+
+def _indented(values: dict[str, Any]) -> str:
+    """JSON with a list of whole numbers on one line, as a row of a matrix; strings in JSON hold no line breaks."""
+    import json
+    import re
+
+    text = json.dumps(values, indent=1)
+    return re.sub(r"\[\n[\d,\s]+\]", lambda found: f"[{' '.join(found[0][1:-1].split())}]", text)
 
 
 def _predict(

@@ -45,6 +45,12 @@ CRYSTALLOGRAPHIC = (
 
 _SPECIAL_ORDERS = {"Cs": 2, "Ci": 2, "T": 12, "Td": 24, "Th": 24, "O": 24, "Oh": 48, "I": 60, "Ih": 120}
 _ORDER_OVER_N = {"C": 1, "Cv": 2, "Ch": 2, "S": 1, "D": 2, "Dh": 4, "Dd": 4}
+_FAMILIES = {
+    "C": "Cn", "Cv": "Cnv", "Ch": "Cnh", "Cs": "Cnh", "S": "S2n", "Ci": "S2n", "D": "Dn", "Dh": "Dnh", "Dd": "Dnd",
+    "T": "cubic", "Td": "cubic", "Th": "cubic", "O": "cubic", "Oh": "cubic", "I": "icosahedral", "Ih": "icosahedral",
+}  # fmt: skip
+FAMILIES = tuple(dict.fromkeys(_FAMILIES.values()))
+"""Families of point groups, as `family` names them."""
 _ALIASES = {"S1": "Cs", "C1v": "Cs", "C1h": "Cs", "S2": "Ci", "D1": "C2", "D1h": "C2v", "D1d": "C2h"}
 _SAME = 1e-6
 """Two matrices whose entries differ by less are the same element."""
@@ -66,6 +72,20 @@ def all_groups(max_axial_order: int) -> tuple[str, ...]:
         axial += [f"S{n}"] if n % 2 == 0 and n >= 4 else []
         axial += [f"D{n}", f"D{n}h", f"D{n}d"]
     return ("C1", "Cs", "Ci", *axial, "T", "Td", "Th", "O", "Oh", "I", "Ih")
+
+
+def family(name: str) -> str:
+    """One of `FAMILIES`: groups of the same kinds of generators, whatever the order of their axis.
+
+    Cs, which is C1h, is of Cnh, and Ci, which is S2, of S2n.
+
+    Args:
+        name: Schoenflies symbol.
+
+    Raises:
+        UserInputError: the name is not known; the nearest known one is named.
+    """
+    return _FAMILIES[_parse(name)[0]]
 
 
 def order(name: str) -> int:

@@ -85,6 +85,33 @@ def test_the_families_are_all_there():
     assert axial | {"C1", "Cs", "Ci", "T", "Td", "Th", "O", "Oh", "I", "Ih"} == set(EVERY)
 
 
+def family_by_operations(group):
+    """From the rotations alone, and from where the mirrors lie: the main axis is z."""
+    proper = np.linalg.det(group) > 0
+    rotations = group[proper]
+    # The order of a rotation is 1 over its smallest part of a turn; generators of cyclic groups have that of the group.
+    cosines = np.clip((np.trace(rotations, axis1=1, axis2=2) - 1) / 2, -1, 1)
+    angles = np.arccos(cosines[cosines < 1 - 1e-9])
+    highest = round(2 * np.pi / angles.min()) if len(angles) else 1
+    mirrors = group[~proper & np.isclose(np.trace(group, axis1=1, axis2=2), 1)]
+    horizontal = any(np.allclose(mirror, np.diag([1, 1, -1])) for mirror in mirrors)
+    if highest == len(rotations):
+        if proper.all():
+            return "Cn"
+        return "Cnh" if horizontal else "Cnv" if len(mirrors) else "S2n"
+    if 2 * highest == len(rotations):
+        if proper.all():
+            return "Dn"
+        return "Dnh" if horizontal else "Dnd"
+    return {12: "cubic", 24: "cubic", 60: "icosahedral"}[len(rotations)]
+
+
+def test_every_group_has_the_family_of_its_operations():
+    found = {name: point_groups.family(name) for name in point_groups.all_groups(24)}
+    assert found == {name: family_by_operations(point_groups.matrices(name)) for name in found}
+    assert set(found.values()) == set(point_groups.FAMILIES)
+
+
 @pytest.mark.parametrize("n", range(2, 13))
 def test_number_of_conjugacy_classes_of_the_axial_families(n):
     dihedral = (n + 3) // 2 if n % 2 else n // 2 + 3

@@ -144,6 +144,8 @@ def _dress(axis: Any, of: Record) -> None:
         words = of.get("ticktext")
         axis.set_ticks(of["tickvals"], None if words is None else [_words(word) for word in words])
         limits(*kept)
+    if "tickangle" in of:
+        axis.set_tick_params(rotation=-of["tickangle"])  # that of plotly is clockwise
     if "ticktext" not in of and (form := _format_of(of.get("tickformat", ""))) is not None:
         axis.set_major_formatter(form)
     if of.get("showgrid", True):
@@ -223,7 +225,11 @@ def _heatmap(axis: Any, trace: Record, stacked: dict[Any, float]) -> None:
     options = {"cmap": colors, "vmin": trace["zmin"], "vmax": trace["zmax"], "shading": "nearest"}
     x, y = trace["x"], trace["y"]
     axis.yaxis.get_major_locator().set_params(integer=True)
-    drawn = axis.pcolormesh(x, y, trace["z"], **options)
+    values = [[float("nan") if value is None else value for value in row] for row in trace["z"]]
+    drawn = axis.pcolormesh(x, y, values, **options)
+    for place, row in zip(y, trace.get("text", ()), strict=False):
+        for column, text in zip(x, row, strict=True):
+            axis.text(column, place, _words(text), ha="center", va="center", fontsize=7)
     axis.figure.colorbar(drawn, ax=axis, pad=0.01).ax.tick_params(labelsize=8)
 
 

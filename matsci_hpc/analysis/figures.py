@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from matsci_hpc.analysis.chart import HELD_OUT, TRAINING, Chart
+from matsci_hpc.analysis.confusion import confusion_charts
 from matsci_hpc.analysis.dynamics_figures import dynamics_charts
 from matsci_hpc.analysis.plotting import (
     AXIS,
@@ -41,6 +42,7 @@ def charts(run: Run) -> list[Chart]:
         *dynamics_charts(run),
         *_held_out(run),
         *_per_class(run),
+        *confusion_charts(run),
         *speed_charts(run, steps),
     ]
     return [chart for chart in made if chart is not None]

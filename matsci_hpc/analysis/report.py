@@ -8,6 +8,7 @@ from matsci_hpc.analysis import plain_text, words
 from matsci_hpc.analysis.beginning import beginning_sheet
 from matsci_hpc.analysis.chart import Chart
 from matsci_hpc.analysis.chart_picture import picture
+from matsci_hpc.analysis.confusion import family_sheets
 from matsci_hpc.analysis.figures import charts
 from matsci_hpc.analysis.page import asset, plotly_scripts, templates
 from matsci_hpc.analysis.records import Record, Run, as_number, read_run, same_course
@@ -79,7 +80,7 @@ def render(run: Run, drawn: list[Chart]) -> str:
             why_rolled_back=why_rolled_back(run),
             latest=latest_evaluation(run),
             verdicts=verdicts(run),
-            metrics=metric_sheets(run),
+            metrics=[*metric_sheets(run), *family_sheets(run)],
             times=step_times(run),
             times_caption=times_caption(run),
             sheets=[each for each in _last_sheets(run) if each is not None],
@@ -98,7 +99,8 @@ def render(run: Run, drawn: list[Chart]) -> str:
 
 def markdown(run: Run) -> str:
     """The tables of the page as Markdown."""
-    tables = [learned_sheet(run), *metric_sheets(run), times_sheet(run), *_last_sheets(run)]
+    results = [learned_sheet(run), *metric_sheets(run), *family_sheets(run)]
+    tables = [*results, times_sheet(run), *_last_sheets(run)]
     sheets = [_tiles_sheet(run), *(each for each in tables if each is not None)]
     provenance = {**run.provenance, "report": f"matsci-hpc {__version__}"}
     return plain_text.markdown(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from matsci_hpc.analysis.confusion import families
 from matsci_hpc.analysis.figures import held_out_splits
 from matsci_hpc.analysis.plain_text import csv_text
 from matsci_hpc.analysis.records import Record, Run, as_mapping, as_number
@@ -30,6 +31,12 @@ def _table_lines(run: Run) -> Iterator[tuple[object, ...]]:
                 if row[key] is not None:
                     yield title, row["target"], quantity + measure, row[key], unit
             yield title, row["target"], f"step of the best {measure}", row["best_step"], ""
+    for target, rows in families(run).items():
+        for family in rows:
+            title = f"point groups of {target} by family"
+            yield title, family.name, "samples", family.samples, ""
+            yield title, family.name, "group right", family.group_right, ""
+            yield title, family.name, "family right", family.family_right, ""
     for part in step_times(run):
         yield "time of a step", part["name"], "time", part["time_s"], "s"
         yield "time of a step", part["name"], "share", part["share"], ""

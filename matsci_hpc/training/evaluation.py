@@ -46,7 +46,7 @@ def evaluate(
 
     Returns:
         samples, loss (sum over targets by the weights of the config), metrics by target, per_class accuracies,
-        time_taken_s; None if any rank was asked to stop meanwhile.
+        confusion as of `Confusion.to_json`, time_taken_s; None if any rank was asked to stop meanwhile.
     """
     start_s = time.perf_counter()
     costs = COST.of(collection.atoms(samples), collection.edges(samples))
@@ -81,13 +81,15 @@ def evaluate(
         return None
     flat = torch.cat(sums)
     comm.all_reduce(flat)
-    metrics, per_class, loss = {}, {}, 0.0
+    metrics, per_class, confusion, loss = {}, {}, {}, 0.0
     parts = torch.split(flat, [task.sum_count for task in tasks])
     for task, part, own in zip(tasks, parts, scores, strict=True):
         of_all = gather_rows(comm, torch.cat(own)) if task.measure.scored else None
         metrics[task.name], by_class = task.metrics(part, of_all)
         if by_class:
             per_class[task.name] = by_class
+        if (counted := task.confusion(part)) is not None:
+            confusion[task.name] = counted.to_json()
         loss += task.weight * float(metrics[task.name].get("loss") or 0.0)
     return {
         "samples": len(samples),
@@ -95,4 +97,5 @@ def evaluate(
         "loss": loss,
         "metrics": metrics,
         "per_class": per_class,
+        "confusion": confusion,
     }

@@ -180,7 +180,8 @@ class Trainer:
         """End the run: `DONE` is written when all else is on disk."""
         run = self.run
         self._save_last()
-        content = f"{json.dumps({'step': run.state.step} | (self._final or {}), indent=1)}\n".encode()
+        found = {key: value for key, value in (self._final or {}).items() if key != "confusion"}  # long, and on record
+        content = f"{json.dumps({'step': run.state.step} | found, indent=1)}\n".encode()
         on_first(run.comm, lambda: complete_run(run.folder, content))
         return Outcome(run.state.step, complete=True)
 

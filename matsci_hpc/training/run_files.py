@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matsci_hpc.confusion import recorded
 from matsci_hpc.telemetry.interval import Interval, Values
 from matsci_hpc.telemetry.lines import whole_lines
 from matsci_hpc.telemetry.rank_lines import RankLines, intervals_per_line
@@ -60,9 +61,9 @@ class RunFiles:
         self._send(TRAINING, line)
 
     def add_evaluation(self, line: dict[str, Any]) -> None:
-        """Add a line of evaluations."""
-        self._evaluations.append(line)
-        known = {key: value for key, value in line.items() if key not in {"metrics", "per_class"}}
+        """Add a line of evaluations; of many classes without their confusion, so that the file stays small."""
+        self._evaluations.append(line | {"confusion": recorded(line["confusion"])})
+        known = {key: value for key, value in line.items() if key not in {"metrics", "per_class", "confusion"}}
         self._send(str(line["split"]), known | line["metrics"])
 
     def add_ranks(self, step: int, interval: Interval, cost: Values) -> None:

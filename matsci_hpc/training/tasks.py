@@ -8,6 +8,7 @@ from torch import Tensor
 
 from matsci_hpc.config.gradient_targets import unfit_gradients
 from matsci_hpc.config.train import Target, TrainConfig
+from matsci_hpc.confusion import Confusion
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.batch import Batch
 from matsci_hpc.loading.collection import Collection
@@ -122,6 +123,15 @@ class Task:
             return {"samples": 0}, {}
         metrics, by_class = self.measure.metrics(rest, count, scores)
         return {"samples": count, "loss": loss / count} | metrics, by_class
+
+    def confusion(self, sums: Tensor) -> Confusion | None:
+        """Which class is taken for which, from the sums of all ranks; None where there are no classes or no samples."""
+        measure, (total, _, *rest) = self.measure, sums.tolist()
+        if total == 0:
+            return None
+        if isinstance(measure, Classes):
+            return measure.confusion(rest)
+        return measure.confusion(rest, int(total)) if isinstance(measure, Binary) else None
 
 
 def build_tasks(config: TrainConfig, collection: Collection) -> list[Task]:

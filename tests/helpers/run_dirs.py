@@ -155,7 +155,18 @@ def evaluation_line(step, *, target="point_group", classes=None, unit="eV", step
                 for name in classes
             }
         },
+        "confusion": {target: confusion(classes, right=round(40 * done))},
     }
+
+
+def confusion(classes, right):
+    """An entry of `confusion` in a line of evaluations.jsonl: what is not right is named as the next class."""
+    count = len(classes)
+    counts = [[0] * count for _ in classes]
+    for number, row in enumerate(counts):
+        row[number] = right
+        row[(number + 1) % count] += 40 - right
+    return {"classes": list(classes), "counts": counts}
 
 
 def write_run(

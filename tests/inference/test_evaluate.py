@@ -68,6 +68,15 @@ def test_metrics_are_those_that_the_run_found(run, data, tmp_path, at_once, rank
         for name, value in metrics.items():
             wanted = pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
             assert found["metrics"][target][name] == wanted, (target, name)
+    assert found["confusion"].keys() == {"family", "metal"}
+    assert found["confusion"] == expected["confusion"]
+    family = found["confusion"]["family"]
+    by_class = expected["per_class"]["family"]
+    assert family["classes"] == list(by_class)
+    assert [sum(row) for row in family["counts"]] == [each["count"] for each in by_class.values()]
+    text = (tmp_path / "val.json").read_text()
+    for row in family["counts"]:  # each on a line
+        assert f"    {json.dumps(row)}" in text.splitlines() or f"    {json.dumps(row)}," in text.splitlines()
     gap = expected["metrics"]["gap"]
     assert re.search(rf"\n  gap +{gap['samples']} .* {gap['mae']:.4g} .* eV ", printed)
 

@@ -35,6 +35,7 @@ def assert_same_run(lines, one: Path, other: Path, steps: int = STEPS, tolerance
     for a, b in zip(lines(one, "evaluations"), lines(other, "evaluations"), strict=True):
         assert b["samples"] == a["samples"]
         assert b["loss"] == pytest.approx(a["loss"], rel=tolerance)
+        assert b["confusion"] == a["confusion"]
         for target, metrics in a["metrics"].items():
             for metric, number in metrics.items():
                 expected = number if isinstance(number, str | None) else pytest.approx(number, rel=tolerance)

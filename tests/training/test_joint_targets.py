@@ -36,7 +36,11 @@ def test_everything_at_once_is_the_same_on_one_two_and_three_ranks(materials, tr
     for ranks, backend in ((2, "gloo"), (3, "mpi")):
         many = train(f"on{ranks}", ranks, *options(materials), f"parallel.backend={backend}")
         assert_same_run(lines, one, many, steps=12)
-    found = lines(one, "evaluations")[-1]["metrics"]
+    last = lines(one, "evaluations")[-1]
+    assert last["confusion"].keys() == {"metal", "insulator", "point_group"}
+    for target, confusion in last["confusion"].items():
+        assert sum(map(sum, confusion["counts"])) == last["metrics"][target]["samples"]
+    found = last["metrics"]
     assert {"mae", "rmse", "r2"} <= found["heat_of_formation"].keys()
     assert {"auroc", "f1", "balanced_accuracy"} <= found["metal"].keys()
     assert found["metal"]["samples"] == found["band_gap"]["samples"] == found["insulator"]["samples"] > 0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
 from matsci_hpc.config.model import Egnn
+from matsci_hpc.confusion import MOST_COUNTED
 from matsci_hpc.models.registry import build_model
 from matsci_hpc.shards.statistics import TargetStatistics
 from matsci_hpc.targets import TargetSpec
@@ -33,7 +34,8 @@ def measured(task: Task, output: np.ndarray, values: np.ndarray) -> dict:
         batch.present["t"] = torch.tensor(known & (np.arange(COUNT) % 3 == part))
         sums += task.sums(model, torch.tensor(output), batch)
         scores.append(task.scores(model, torch.tensor(output), batch))
-    return task.metrics(sums, torch.cat(scores) if task.measure.scored else None)[0] | {"known": known}
+    metrics, _ = task.metrics(sums, torch.cat(scores) if task.measure.scored else None)
+    return metrics | {"known": known, "confusion": task.confusion(sums)}
 
 
 def task_of(kind: str, classes: tuple[str, ...] | None = None) -> Task:
@@ -52,6 +54,8 @@ def test_binary(ties):
     assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(true, scores > 0))
     assert found["balanced_accuracy"] == pytest.approx(sklearn.balanced_accuracy_score(true, scores > 0))
     assert found["f1"] == pytest.approx(sklearn.f1_score(true, scores > 0))
+    assert found["confusion"].classes == ("no", "yes")
+    assert np.array_equal(found["confusion"].counts, sklearn.confusion_matrix(true, scores > 0))
 
 
 def test_classes():
@@ -65,6 +69,22 @@ def test_classes():
     assert found["f1_macro"] == pytest.approx(sklearn.f1_score(true, named, average="macro"))
     recalls = sklearn.recall_score(true, named, labels=sorted(set(true)), average="macro")
     assert found["balanced_accuracy"] == pytest.approx(recalls)
+    assert found["confusion"].classes == tuple("abcde")
+    assert np.array_equal(found["confusion"].counts, sklearn.confusion_matrix(true, named, labels=range(5)))
+
+
+def test_of_too_many_classes_pairs_are_not_counted():
+    names = tuple(map(str, range(MOST_COUNTED + 1)))
+    values = RNG.choice([0, 7, MOST_COUNTED], size=COUNT)
+    output = RNG.normal(size=(COUNT, len(names))) + 4 * np.eye(len(names))[values]
+    task = task_of("class", names)
+    found = measured(task, output, values)
+    true, named = values[found["known"]], output.argmax(axis=1)[found["known"]]
+    assert 0 < (true == named).sum() < len(true)
+    assert found["confusion"] is None
+    assert task.sum_count < 4 * len(names)
+    assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(true, named))
+    assert found["f1_macro"] == pytest.approx(sklearn.f1_score(true, named, average="macro"))
 
 
 def test_labels():

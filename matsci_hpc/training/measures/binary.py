@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from matsci_hpc.confusion import Confusion
 from matsci_hpc.training.measures.auroc import auroc
 from matsci_hpc.training.measures.base import Compared, Metrics, f1_score, vector
 
@@ -53,3 +54,13 @@ class Binary:
             "chance": (true if commonest else count - true) / count,
             "classes": 2,
         }, {}
+
+    def confusion(self, sums: list[float], count: int) -> Confusion:
+        """Which of no and yes is taken for which.
+
+        Args:
+            sums: over all ranks.
+            count: samples that they are over.
+        """
+        hits, named, true = map(int, sums)
+        return Confusion(("no", "yes"), ((count - named - true + hits, named - hits), (true - hits, hits)))
