@@ -87,7 +87,8 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
     gradients = FlatGradients(run.model.parameters())
     parameter_bytes = sum(each.numel() * each.element_size() for each in run.model.parameters())
     average_bytes = 0 if run.average is None else sum(each.nbytes for each in run.average.means.values())
-    program_bytes = max(private_bytes() - 2 * parameter_bytes - average_bytes, 0)
+    gradient_bytes = sum(each.nbytes for each in gradients.parameters)
+    program_bytes = max(private_bytes() - parameter_bytes - gradient_bytes - average_bytes, 0)
     startup_s = import_s + time.perf_counter() - start_s
     steps = _take_steps(run, gradients, ranks, limit_s)
     evaluation = _evaluate(run, ranks)
