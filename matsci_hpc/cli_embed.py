@@ -1,11 +1,16 @@
 """The commands that look at data sets through an encoder, and at targets without one; thin like those of `cli`."""
 
+import math
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from matsci_hpc.config.train import Target
 
 
 @click.command()
@@ -147,9 +152,58 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]
         return tuple(dict.fromkeys(found))
 
 
+class Derived(click.ParamType):  # type: ignore[type-arg]
+    """A yes-or-no target that follows from a number, such as metal=band_gap<1e-6."""
+
+    name = "NAME=OTHER<VALUE"
+    _form = re.compile(r"\s*([^=<>.\s]+)\s*=\s*([^=<>\s]+)\s*([<>])\s*([^=<>\s]+)\s*")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Its name, and the section of `targets` that a training run would have for it."""
+        from matsci_hpc.config.train import Target
+
+        if isinstance(value, tuple):
+            return value
+        found = self._form.fullmatch(str(value))
+        if found is None:
+            self.fail(
+                f'{value!r} is not NAME=OTHER<VALUE or NAME=OTHER>VALUE, such as "metal=band_gap<1e-6"; put it in '
+                "quotes, for < and > mean files to the shell",
+                param,
+                ctx,
+            )
+        name, other, sign, number = found.groups()
+        try:
+            threshold = float(number)
+        except ValueError:
+            threshold = math.nan
+        if not math.isfinite(threshold):
+            self.fail(f"{value!r}: {number!r} is no number; write one in the unit of {other}, such as 1e-6", param, ctx)
+        return name, Target(of=other, below=threshold) if sign == "<" else Target(of=other, above=threshold)
+
+
+def by_name(ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, "Target"], ...]) -> dict[str, "Target"]:
+    """What is derived, by name; a name may be given once."""
+    found = dict(value)
+    if len(found) < len(value):
+        names = [name for name, _ in value]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise click.BadParameter(f"{twice} is derived twice; call one of them otherwise", ctx, param)
+    return found
+
+
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path), metavar="DATASET")
 @click.option("--target", "targets", multiple=True, metavar="NAME", help="May be repeated; default: all that can be.")
+@click.option(
+    "--derive",
+    "derived",
+    multiple=True,
+    type=Derived(),
+    callback=by_name,
+    help='A yes-or-no target of a number, in quotes, such as "metal=band_gap<1e-6" (or >); judged as well; may be '
+    "repeated.",
+)
 @click.option("--split", default="test", show_default=True, help="That is judged on.")
 @click.option("--train", default="train", show_default=True, help="Split that is learned from.")
 @click.option(
@@ -161,6 +215,7 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]
 def baseline(
     data: Path,
     targets: tuple[str, ...],
+    derived: dict[str, "Target"],
     split: str,
     train: str,
     sizes: tuple[int | None, ...],
@@ -178,7 +233,7 @@ def baseline(
     """
     from matsci_hpc.analysis.baselines import BaselineSettings, baselines, table_of, write_baselines
 
-    settings = BaselineSettings(data, targets, train, split, sizes, tuple(range(seeds)), trees)
+    settings = BaselineSettings(data, targets, train, split, sizes, tuple(range(seeds)), trees, derived)
     scores = list(baselines(settings))
     write_baselines(out, settings, scores)
     print(table_of(scores))

@@ -11,8 +11,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import matsci_hpc
+from matsci_hpc.analysis.baseline_targets import chosen_targets
 from matsci_hpc.analysis.composition_features import PROPERTIES, STATISTICS, features
 from matsci_hpc.analysis.plain_text import csv_text
 from matsci_hpc.analysis.projection import EXTRA
 from matsci_hpc.comparison.baselines import COLUMNS, PLACES
+from matsci_hpc.config.train import Target
 from matsci_hpc.embeddings.table import reduced_formula
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.loading.collection import Collection
-from matsci_hpc.loading.labels import compositions, target_values
+from matsci_hpc.loading.labels import compositions
 from matsci_hpc.loading.subset import draw_subset
 from matsci_hpc.scaling.spreadsheet import no_formula
 from matsci_hpc.targets import TargetSpec
@@ -47,11 +49,13 @@ class BaselineSettings:
 
     Attributes:
         data: folder of a prepared data set.
-        targets: names; empty for all that are numbers or labels.
+        targets: names of the data set's; empty for all that are numbers or labels.
         train, split: names of the splits that are learned from and judged on.
         sizes: numbers of training samples; None stands for all.
         seeds: each draws its own part and grows its own forest.
         trees: of a forest.
+        derived: targets that follow from numbers of the data set, as `targets` of a training run has them; all of them
+            are judged.
     """
 
     data: Path
@@ -61,6 +65,7 @@ class BaselineSettings:
     sizes: tuple[int | None, ...] = (None,)
     seeds: tuple[int, ...] = (0, 1, 2)
     trees: int = 200
+    derived: Mapping[str, Target] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +114,16 @@ def baselines(settings: BaselineSettings) -> Iterator[Score]:
     """
     require_sklearn()
     collection = Collection([settings.data])
-    names = settings.targets or tuple(name for name, spec in collection.targets.items() if _usable(spec))
-    for name in names:
-        _refuse_target(collection, name)
+    chosen = chosen_targets(collection, settings.targets, settings.derived)
     if settings.train == settings.split:
         raise UserInputError(f"--split {settings.split} is the split that is learned from; name another one")
     learn, judge = collection.in_split(settings.train), collection.in_split(settings.split)
     known = compositions(collection, learn), compositions(collection, judge)
     inputs = features(known[0]), features(known[1])
     formulas = [np.array([reduced_formula(each) for each in some]) for some in known]
-    for name in names:
-        spec = collection.targets[name]
-        values = [target_values(collection, name, some).astype(np.float64) for some in (learn, judge)]
+    for target in chosen:
+        name, spec = target.name, target.spec
+        values = [target.values(collection, some) for some in (learn, judge)]
         there = [value >= 0 if spec.kind == "class" else np.isfinite(value) for value in values]
         if not there[1].any():
             raise UserInputError(f"{name}: no sample of split {settings.split!r} carries it")
@@ -159,18 +162,6 @@ def draw(of: int, size: int, seed: int) -> NDArray[np.int64]:
     if size > of:
         raise UserInputError(f"--sizes {size:,}: the training split has {of:,} samples; ask for no more, or for all")
     return draw_subset([of], size, seed)[0]
-
-
-def _usable(spec: TargetSpec) -> bool:
-    return spec.is_number and spec.kind in METRICS
-
-
-def _refuse_target(collection: Collection, name: str) -> None:
-    if name not in collection.targets:
-        known = ", ".join(collection.targets) or "none"
-        raise UserInputError(f"--target {name}: the data set has no such target; it has: {known}")
-    if not _usable(collection.targets[name]):
-        raise UserInputError(f"--target {name}: baselines are of numbers, flags and classes of the whole structure")
 
 
 def _predict_mean(spec: TargetSpec, learned: Floats, count: int) -> Floats:
@@ -241,6 +232,10 @@ def write_baselines(out: Path, settings: BaselineSettings, scores: Sequence[Scor
         "judged_on": settings.split,
         "seeds": list(settings.seeds),
         "trees": settings.trees,
+        "derived": {
+            name: each.model_dump(include={"of", "below", "above"}, exclude_none=True)
+            for name, each in settings.derived.items()
+        },
         "features": [
             "element fractions",
             "number of elements",

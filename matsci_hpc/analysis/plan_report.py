@@ -21,6 +21,7 @@ from matsci_hpc.loading.spec import PlanSpec, SampleSizes, plan_spec
 from matsci_hpc.models.memory import ModelMemory, measure_memory
 from matsci_hpc.models.registry import build_model
 from matsci_hpc.telemetry.recorder import private_bytes
+from matsci_hpc.training.freezing import Freezing
 from matsci_hpc.training.precision import Precision
 from matsci_hpc.training.tasks import build_tasks, local_losses, weighted_sum
 
@@ -49,7 +50,7 @@ class PlanReport:
         why: the reason.
         epochs: that the run's steps make.
         last_graphs: samples of the last step of the first epoch, if that is shorter than the others by plan.
-        memory: of the model.
+        memory: of the model, in the last phase of a run that freezes some of it.
         rank_bytes: tensors of the rank with the largest share at their peak.
         program_bytes: private memory of this process with the model built, without the model's weights.
         least_bytes: both together.
@@ -162,7 +163,7 @@ def _choose(config: TrainConfig, sizes: SampleSizes, spec: PlanSpec, ranks: int)
 
 
 def _measure(config: TrainConfig, collection: Collection, sizes: SampleSizes, plan: Plan) -> tuple[ModelMemory, int]:
-    """Bytes of the run's own model, measured on real samples, and those of the program without it."""
+    """Bytes of the run's own model in its last phase, measured on real samples, and those of the program without it."""
     precision = Precision(config.precision)
     tasks = build_tasks(config, collection)
     model = build_model(
@@ -172,6 +173,7 @@ def _measure(config: TrainConfig, collection: Collection, sizes: SampleSizes, pl
         {task.name: task.scaling for task in tasks},
         config.gradients,
     ).to(dtype=precision.dtype)
+    Freezing(model, config.fine_tune).begin(config.steps - 1)  # most is trained in the last phase
     weights = sum(each.numel() * each.element_size() for each in model.parameters())
     program_bytes = max(private_bytes() - weights, 0)
     samples = plan.epoch(0).draw(0, min(256, plan.samples(0)))
@@ -286,11 +288,15 @@ def _balance_rows(report: PlanReport) -> Iterator[str]:
 def _memory_rows(report: PlanReport) -> Iterator[str]:
     memory = report.memory
     fixed = memory.fixed
+    frozen = memory.numbers - memory.trained
+    counted = f"{memory.trained:,} trained in the last phase, {frozen:,} frozen" if frozen else "all are trained"
+    yield _row("parameters", f"{memory.numbers:,}: {counted}")
     yield _row("memory", f"{_bytes(report.least_bytes)} a rank to ask for at least, which is the sum of")
     yield _row("", f"{_bytes(report.rank_bytes)} tensors of the rank with the largest share, at their peak:")
     work = _bytes(report.rank_bytes - fixed)
     average = ", running mean" if memory.average else ""
-    yield _row("", f"  {_bytes(fixed)} parameters, gradients and Adam states{average}, {work} work of a step")
+    of = " of those that are trained" if frozen else ""
+    yield _row("", f"  {_bytes(fixed)} parameters, gradients and Adam states{of}{average}, {work} work of a step")
     yield _row("", f"{_bytes(report.program_bytes)} the program itself")
     yield _row("", "memory that the allocator keeps comes on top, which can be several times the work of a step")
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from matsci_hpc.config.base import Section
 
@@ -17,6 +17,9 @@ class Weighting(Section):
     rate: PositiveFloat | None = None
     """How fast weights are learned. `uncertainty`: learning rate of Adam on the log-variances, 0.01 if left out.
     `gradnorm`: part of the way that a weight goes at each update, on a log scale, 0.1 if left out."""
+    max_factor: float = Field(default=1e4, gt=1.0)
+    """With `uncertainty`: by so much a learned variance raises or lowers a weight at most. Without a bound that of a
+    target which is learned to almost no loss would grow for as long as the run goes on."""
     alpha: NonNegativeFloat = 1.5
     """With `gradnorm`: how much more a target pulls that lags behind the others; 0 gives all the same gradient norm."""
     every_steps: PositiveInt = 10

@@ -20,10 +20,12 @@ class ModelMemory:
 
     Attributes:
         parameters: of the weights.
-        gradients: of their gradients.
-        optimizer: of the two moments that Adam keeps of each weight.
+        gradients: of the gradients of those that are trained.
+        optimizer: of the two moments that Adam keeps of each of these.
         work_per_cost: at the peak of forward and backward, besides the above and with the batch, per unit of
             predicted cost.
+        numbers: of parameters, a count.
+        trained: of those that are trained, a count.
         average: of a running mean of the weights, if the run keeps one.
     """
 
@@ -31,6 +33,8 @@ class ModelMemory:
     gradients: int
     optimizer: int
     work_per_cost: float
+    numbers: int
+    trained: int
     average: int = 0
 
     @property
@@ -47,21 +51,24 @@ def measure_memory(model: Model, batch: Batch, cost: float, loss: Callable[[], T
     """Run a model forward and backward and keep the peak of the tensors that live at once.
 
     Args:
-        model: in the precision of the run.
+        model: in the precision of the run; parameters that ask for no gradient are frozen.
         batch: some real samples, in the same precision.
         cost: predicted cost of the batch.
         loss: computes the loss of the model on the batch.
     """
-    for each in model.parameters():
+    every = list(model.parameters())
+    trained = [each for each in every if each.requires_grad]
+    for each in trained:
         each.grad = torch.zeros_like(each)  # they are there before the first step
-    fixed = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    fixed = [*every, *model.buffers(), *(each.grad for each in trained if each.grad is not None)]
     with LiveBytes(fixed) as live:
         for tensor in _tensors(batch):
             live.note(tensor)
         loss().backward()  # type: ignore[no-untyped-call]
     model.zero_grad()
-    weights = sum(each.numel() * each.element_size() for each in model.parameters())
-    return ModelMemory(weights, weights, 2 * weights, live.peak / cost)
+    weights, gradients = (sum(each.nbytes for each in some) for some in (every, trained))
+    numbers, of_trained = (sum(each.numel() for each in some) for some in (every, trained))
+    return ModelMemory(weights, gradients, 2 * gradients, live.peak / cost, numbers, of_trained)
 
 
 class LiveBytes(TorchDispatchMode):

@@ -52,6 +52,8 @@ def foretell(config: TrainConfig, speed: Speed, steps_done: int, limit_s: float 
         every = config.evaluate.every_steps
         evaluations = config.steps // every - steps_done // every + (config.steps % every > 0)
     work_s = steps * speed.step_s + evaluations * speed.evaluation_s
+    if config.evaluate.final_split is not None and steps:
+        work_s += speed.final_s
     bounds = [limit_s - speed.startup_s] if limit_s is not None else []
     if config.max_time_s is not None:
         bounds.append(config.max_time_s)

@@ -36,7 +36,8 @@ class Trial:
         warnings: of the plan.
         parameter_bytes: of the weights.
         program_bytes: of the process with its model built, but without weights and gradients.
-        fixed_bytes: of weights, gradients, Adam's states and the running mean of the weights, if the run keeps one.
+        fixed_bytes: of weights, of gradients and Adam's states of those that are trained, and of the running mean of
+            the weights, if the run keeps one.
         work_bytes: of the tensors of the largest share of any rank, at their peak, without what the allocator adds.
         evaluation_cost: largest batch of an evaluation.
         trial_cost: largest part that this trial computed at once.
@@ -44,7 +45,8 @@ class Trial:
         steps_bytes: private memory after the steps, which the process keeps from its peak.
         peak_bytes: the same with an evaluation batch.
         planning_bytes: that planning takes.
-        evaluation_s: time of a rank's share of an evaluation.
+        evaluation_s: time of a rank's share of an evaluation of the held-out split.
+        final_s: the same of the split that is evaluated at the end.
         look_s: longest time in an evaluation until a wish to stop is heard.
         average_bytes: of that mean.
         beginning: what is taken from the run of `init_from` and what is not, in words.
@@ -73,6 +75,7 @@ class Trial:
     planning_bytes: int
     evaluation_s: float
     look_s: float
+    final_s: float = 0.0
     average_bytes: int = 0
     beginning: list[str] = field(default_factory=list)
     beginning_warnings: list[str] = field(default_factory=list)

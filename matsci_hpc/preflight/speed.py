@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -30,6 +30,7 @@ class Speed:
         longest_s: of the longest step to expect.
         startup_s: from the start of the ranks to the first step.
         evaluation_s: of one evaluation.
+        final_s: of that of `evaluate.final_split`, if the run has one.
         source: where the figures are from, in words.
         measured_there: by a run on such ranks; otherwise by a trial on this machine.
     """
@@ -42,6 +43,7 @@ class Speed:
     evaluation_s: float
     source: str
     measured_there: bool
+    final_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,17 @@ def recorded_speed(run_dir: Path, wanted: Wanted) -> Speed | None:
     for ranks, compute_s, step_s, efficiency in times:
         worse = efficiency / wanted.efficiency if wanted.efficiency and ranks != wanted.ranks else 1.0
         steps.append(step_s + compute_s * (work * worse * ranks / wanted.ranks - 1))
-    evaluations = [each.get("time_taken_s") for each in whole_lines(run_dir / "evaluations.jsonl")]
-    taken = [float(each) for each in evaluations if isinstance(each, int | float)]
+    evaluations = whole_lines(run_dir / "evaluations.jsonl")
+    # Only the final one says which parameters were chosen for it.
+    taken, final = (
+        [
+            float(time_s)
+            for each in evaluations
+            if ("chosen" in each) == is_final and isinstance(time_s := each.get("time_taken_s"), int | float)
+        ]
+        for is_final in (False, True)
+    )
+    scale = max(ranks for ranks, *_ in times) / wanted.ranks
     ranks_then = sorted({ranks for ranks, *_ in times})
     on = ", ".join(f"{each:,}" for each in ranks_then)
     scaled = "" if ranks_then == [wanted.ranks] else f", scaled from {on} to {counted(wanted.ranks, 'rank')}"
@@ -101,9 +112,10 @@ def recorded_speed(run_dir: Path, wanted: Wanted) -> Speed | None:
         high_s=high,
         longest_s=max(steps),
         startup_s=0.0,
-        evaluation_s=median(taken) * ranks_then[-1] / wanted.ranks if taken else 0.0,
+        evaluation_s=median(taken) * scale if taken else 0.0,
         source=f"{counted(len(steps), 'record')} of {run_dir}{scaled}",
         measured_there=True,
+        final_s=final[-1] * scale if final else 0.0,
     )
 
 
@@ -121,6 +133,18 @@ def like_speed(like: Path, config: TrainConfig, wanted: Wanted) -> Speed:
     if found is None:
         raise UserInputError(f"--like {like}: it has recorded too few steps")
     return found
+
+
+def completed_speed(recorded: Speed, trial: Trial) -> Speed:
+    """A recorded speed with what runs do not record: their start, and of those that have not ended the last evaluation.
+
+    The trial knows how much longer that is than one of the held-out split.
+    """
+    final_s = recorded.final_s
+    if not final_s:
+        both = recorded.evaluation_s and trial.evaluation_s
+        final_s = trial.final_s * (recorded.evaluation_s / trial.evaluation_s if both else 1.0)
+    return replace(recorded, startup_s=trial.startup_s, final_s=final_s)
 
 
 def trial_speed(trial: Trial) -> Speed:
@@ -142,6 +166,7 @@ def trial_speed(trial: Trial) -> Speed:
         evaluation_s=trial.evaluation_s,
         source=f"{counted(len(per_cost), 'step')} of one rank on {counted(trial.threads, 'core')} here{also}",
         measured_there=False,
+        final_s=trial.final_s,
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from matsci_hpc.preflight.prep_sample import sample_preparation
 from matsci_hpc.preflight.quick import look
 from matsci_hpc.preflight.scheduler import scheduler_findings
 from matsci_hpc.preflight.size import block_findings
-from matsci_hpc.preflight.speed import Speed, Wanted, like_speed, recorded_speed, trial_speed
+from matsci_hpc.preflight.speed import Speed, Wanted, completed_speed, like_speed, recorded_speed, trial_speed
 from matsci_hpc.preflight.subject import Subject, subjects_of
 
 
@@ -117,12 +117,13 @@ def _speed(config: TrainConfig, subject: Subject, trial: Trial, like: Path | Non
         found = like_speed(like, config, wanted)
     if found is None:
         return trial_speed(trial)
-    return replace(found, startup_s=trial.startup_s)  # which no run records
+    return completed_speed(found, trial)
 
 
 def _margin(config: TrainConfig, subject: Subject, trial: Trial, speed: Speed) -> Iterator[Finding]:
     write_s = write_time_s(config.run_dir, trial.checkpoint_bytes)
-    margin = Margin(NOTICE_S, speed.longest_s, min(trial.look_s, speed.evaluation_s or trial.look_s), write_s)
+    evaluation_s = max(speed.evaluation_s, speed.final_s)
+    margin = Margin(NOTICE_S, speed.longest_s, min(trial.look_s, evaluation_s or trial.look_s), write_s)
     yield from margin_findings(margin, trial.checkpoint_bytes, subject.site, speed)
 
 

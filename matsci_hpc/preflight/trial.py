@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from matsci_hpc.analysis.plan_report import PlanReport, make_plan_report
 from matsci_hpc.config.loading import load_config
@@ -57,9 +58,10 @@ class Steps:
 
 @dataclass(slots=True)
 class Evaluation:
-    """What an evaluation will be like on one rank, from its largest batch."""
+    """What evaluations of the held-out and the final split will be like on one rank, from their largest batch."""
 
     share_s: float = 0.0
+    final_s: float = 0.0
     look_s: float = 0.0
     largest: float = 0.0
 
@@ -87,7 +89,8 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
     gradients = FlatGradients(run.model.parameters())
     parameter_bytes = sum(each.numel() * each.element_size() for each in run.model.parameters())
     average_bytes = 0 if run.average is None else sum(each.nbytes for each in run.average.means.values())
-    program_bytes = max(private_bytes() - 2 * parameter_bytes - average_bytes, 0)
+    gradient_bytes = sum(each.nbytes for each in gradients.parameters)
+    program_bytes = max(private_bytes() - parameter_bytes - gradient_bytes - average_bytes, 0)
     startup_s = import_s + time.perf_counter() - start_s
     steps = _take_steps(run, gradients, ranks, limit_s)
     evaluation = _evaluate(run, ranks)
@@ -118,6 +121,7 @@ def run_trial(config: TrainConfig, ranks: int, limit_s: float) -> Trial:
         planning_bytes=report.planning.memory_bytes,
         evaluation_s=evaluation.share_s,
         look_s=evaluation.look_s,
+        final_s=evaluation.final_s,
         average_bytes=average_bytes,
         beginning=[*beginning.in_words()] if beginning is not None else [],
         beginning_warnings=beginning.warnings if beginning is not None else [],
@@ -167,24 +171,34 @@ def _take_steps(run: Run, gradients: FlatGradients, ranks: int, limit_s: float) 
 
 
 def _evaluate(run: Run, ranks: int) -> Evaluation:
-    """Evaluate the largest batch of this rank, and predict the others from it."""
-    costs = COST.of(run.collection.atoms(run.held_out), run.collection.edges(run.held_out))
-    shares = evaluation_share(costs, 0, ranks, BATCH_COST)
-    if not shares:
+    """Evaluate the largest batch that this rank has in any evaluation, and predict the others from it."""
+    held_out, final = (_batches(run, samples, ranks) for samples in (run.held_out, run.final))
+    every = held_out + final
+    if not every:
         return Evaluation()
-    loads = np.array([costs[share].sum() for share in shares])
-    largest = int(loads.argmax())
+    samples, largest = max(every, key=lambda each: each[1])
     run.model.eval()
     start_s = time.perf_counter()
     with torch.no_grad():
-        batch = run.precision.cast(checked_batch(run.collection, run.held_out[shares[largest]]))
+        batch = run.precision.cast(checked_batch(run.collection, samples))
         with run.precision.autocast():
             outputs = run.model(batch)
         for task in run.tasks:
             task.sums(run.model, run.precision.widen(outputs[task.name]), batch)
-    cost_s = (time.perf_counter() - start_s) / float(loads[largest])
-    look = np.sort(loads)[-BATCHES_PER_LOOK:]
-    return Evaluation(cost_s * float(loads.sum()), cost_s * float(look.sum()), float(loads[largest]))
+    cost_s = (time.perf_counter() - start_s) / largest
+    looks = (sum(sorted(load for _, load in batches)[-BATCHES_PER_LOOK:]) for batches in (held_out, final))
+    return Evaluation(
+        share_s=cost_s * sum(load for _, load in held_out),
+        final_s=cost_s * sum(load for _, load in final),
+        look_s=cost_s * max(looks),
+        largest=largest,
+    )
+
+
+def _batches(run: Run, samples: NDArray[np.int64], ranks: int) -> list[tuple[NDArray[np.int64], float]]:
+    """What this rank evaluates of some samples, batch by batch, with the predicted costs."""
+    costs = COST.of(run.collection.atoms(samples), run.collection.edges(samples))
+    return [(samples[share], float(costs[share].sum())) for share in evaluation_share(costs, 0, ranks, BATCH_COST)]
 
 
 def _mean_cost(report: PlanReport, config: TrainConfig) -> float:

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from matsci_hpc.config.train import Target
 from matsci_hpc.errors import UserInputError
@@ -28,17 +31,30 @@ class Derivation:
 
     def of(self, values: "Tensor") -> "Tensor":
         """1 or 0 for each value of the source, in its type."""
-        yes = values < self.threshold if self.below else values > self.threshold
+        yes: Tensor = self._yes(values)
         return yes.to(values.dtype)
 
+    def of_stored(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """The same of float32 values as shards store them, NaN where they are."""
+        yes: NDArray[np.bool_] = self._yes(values)
+        return np.where(np.isnan(values), values, yes.astype(np.float32))
 
-def derivation_of(name: str, section: Target, targets: Mapping[str, TargetSpec]) -> Derivation | None:
+    def _yes(self, values: Any) -> Any:
+        # As float32, as which values are stored, so that one that equals it does so in runs of float64, too.
+        threshold = float(np.float32(self.threshold))
+        return values < threshold if self.below else values > threshold
+
+
+def derivation_of(
+    name: str, section: Target, targets: Mapping[str, TargetSpec], said: str | None = None
+) -> Derivation | None:
     """How a target follows from another one, if its section says so.
 
     Args:
         name: of the target.
         section: of the config.
         targets: of the data sets.
+        said: where the user did, for messages; None is the config of a run.
 
     Raises:
         UserInputError: its source is no number in the data sets, or they have a target of this name.
@@ -48,10 +64,12 @@ def derivation_of(name: str, section: Target, targets: Mapping[str, TargetSpec])
     numbers = sorted(other for other, spec in targets.items() if spec.kind == "regression" and spec.is_number)
     if section.of not in numbers:
         known = ", ".join(numbers) or "none"
-        raise UserInputError(f"targets.{name}.of: {section.of!r} is no number of a structure here; these are: {known}")
+        raise UserInputError(
+            f"{said or f'targets.{name}.of'}: {section.of!r} is no number of a structure here; these are: {known}"
+        )
     if name in targets:
         raise UserInputError(
-            f"targets.{name}: the data sets have a target of this name; call what is derived otherwise"
+            f"{said or f'targets.{name}'}: the data sets have a target of this name; call what is derived otherwise"
         )
     threshold = section.below if section.below is not None else section.above
     if threshold is None:

@@ -23,6 +23,7 @@ from matsci_hpc.staging.stage import staged
 from matsci_hpc.telemetry.clock import StepClock
 from matsci_hpc.training.allocator import keep_freed_memory
 from matsci_hpc.training.checkpoint import Snapshot, take_snapshot
+from matsci_hpc.training.derived_labels import with_labels_counted
 from matsci_hpc.training.evaluation import evaluate
 from matsci_hpc.training.final_evaluation import evaluate_final
 from matsci_hpc.training.fine_tuning import learned_here
@@ -91,6 +92,7 @@ def train(config: TrainConfig, signals: StopSignals) -> Outcome:
             life, steps_done = on_first(comm, lambda: open_run(config, collection, comm.size, comm.name, lock))
             if steps_done:
                 return Outcome(steps_done, complete=True)
+            run.tasks = with_labels_counted(run.tasks, config, collection, comm)
             learned = learned_by(run.tasks, collection.cutoff, config.gradients)
             on_first(comm, lambda: write_learned(run.folder.learned, learned))
             if not resume(run):

@@ -41,6 +41,7 @@ class Task:
         extensive: whether it grows with the number of atoms.
         references: whether energies of the elements are taken off first.
         derivation: how the target follows from another one of the data, if it does.
+        training_yes: training samples that are yes of a target that does; None where nobody has counted them.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Task:
     extensive: bool = False
     references: bool = False
     derivation: Derivation | None = None
+    training_yes: int | None = None
 
     @property
     def column(self) -> str:
@@ -77,8 +79,11 @@ class Task:
         names, counts, mean = self.spec.classes or (), self.statistics.class_counts, self.statistics.mean
         if self.spec.kind == "class":
             return Classes(names, counts.index(max(counts)) if counts else None)
-        if self.spec.kind == "binary":  # the mean of a derived one is that of its source
-            return Binary(None if mean is None or self.derivation is not None else mean > 0.5)
+        if self.spec.kind == "binary":
+            if self.derivation is None:
+                return Binary(None if mean is None else mean > 0.5)
+            yes = self.training_yes  # the statistics are those of its source
+            return Binary(None if yes is None else yes > self.statistics.count - yes)
         if self.spec.kind == "multilabel":
             return MultiLabel(names)
         return Regression(self.loss, self.spec.unit, self.statistics.mean or 0.0, self.extensive, self.references)

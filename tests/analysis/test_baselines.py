@@ -4,18 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 from crystal_data import prepare_crystals
 from pymatgen.core import Composition, Element
 from ranks import run_ranks
 from shared_data import shared_data
 
 from matsci_hpc.analysis import baselines as module
+from matsci_hpc.analysis.baseline_targets import chosen_targets
 from matsci_hpc.analysis.baselines import FOREST, MEAN, BaselineSettings, baselines, draw, table_of, write_baselines
 from matsci_hpc.analysis.composition_features import PROPERTIES, STATISTICS, features
+from matsci_hpc.cli import cli
 from matsci_hpc.comparison.baselines import read_baselines
+from matsci_hpc.config.comparison import Metric
 from matsci_hpc.config.data import Data
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.prep import PrepConfig
+from matsci_hpc.config.train import Target, TrainConfig
 from matsci_hpc.errors import MachineError, UserInputError
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
@@ -23,6 +29,8 @@ from matsci_hpc.loading.labels import ELEMENTS, compositions, sample_ids, target
 from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.parallel.mpi import World
 from matsci_hpc.prepare import prepare
+from matsci_hpc.training.precision import Precision
+from matsci_hpc.training.tasks import build_tasks
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +176,87 @@ def test_the_command_writes_what_it_prints_the_same_each_time(crystals, tmp_path
     assert {size for _, size in read} == {each["size"] for each in record["scores"]}
     for name in ("baselines.csv", "baselines.json", "compare.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+@pytest.mark.parametrize("side", ["below", "above"])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_derived_target_has_the_labels_that_training_has(crystals, side, precision):
+    """The threshold is next to the gap of a sample, which float32 cannot tell: on neither side in any precision."""
+    collection = Collection([crystals])
+    samples = np.arange(60)
+    gaps = target_values(collection, "gap", samples)
+    gap = np.sort(gaps[np.isfinite(gaps)])[len(gaps) // 3]
+    threshold = float(np.nextafter(np.float64(gap), np.inf if side == "below" else -np.inf))
+    section = {"of": "gap", side: threshold}
+    values = {
+        "run_dir": "run", "seed": 1, "data": {"train": [crystals]}, "steps": 1, "batch": {"graphs": 4},
+        "targets": {"wide": section},
+    }  # fmt: skip
+    (task,) = build_tasks(TrainConfig.model_validate(values), collection)
+    batch = Precision(precision).cast(collate(collection, samples))
+    learned = task.derivation.of(batch.targets["gap"])[batch.present["gap"]]
+    (target,) = chosen_targets(collection, ["wide"], {"wide": Target(**section)})
+    found = target.values(collection, samples)
+    assert np.isfinite(found).tolist() == batch.present["gap"].tolist()
+    assert found[np.isfinite(found)].tolist() == learned.tolist()
+    assert 0 < learned.sum() < len(learned)
+    assert set(found[gaps == gap]) == {0.0}
+    assert learned.dtype == torch.float64 if precision == "float64" else torch.float32
+
+
+def test_the_command_judges_what_is_derived(crystals, tmp_path):
+    out = tmp_path / "out"
+    words = ("--split", "val", "--seeds", 2, "--trees", 8, "--out", out)
+    done = run_ranks(1, "baseline", crystals, "--target", "wide", "--derive", "wide=gap>2", *words)
+    assert done.returncode == 0, done.stderr
+    assert "commonest class" in done.stdout
+    record = json.loads((out / "baselines.json").read_text())
+    assert record["derived"] == {"wide": {"of": "gap", "above": 2.0}}
+    assert {(each["target"], each["kind"], each["unit"]) for each in record["scores"]} == {("wide", "binary", None)}
+    collection = Collection([crystals])
+    gaps = [target_values(collection, "gap", collection.in_split(split)) for split in ("train", "val")]
+    wide = [gap[np.isfinite(gap)] > 2 for gap in gaps]
+    mean = next(each for each in record["scores"] if each["model"] == MEAN)
+    assert mean["metrics"] == {"accuracy": (wide[1] == (wide[0].mean() > 0.5)).mean(), "auroc": 0.5}
+    assert (mean["learned"], mean["samples"]) == (len(wide[0]), len(wide[1]))
+    forest = [each["metrics"] for each in record["scores"] if each["model"] == FOREST]
+    read = {each.metric: each for each in read_baselines(out / "compare.csv")}
+    for name in ("accuracy", "auroc"):
+        assert read[name].target == "wide"
+        assert read[name].value == pytest.approx(np.mean([each[name] for each in forest]))
+        assert read[name].is_of(Metric(target="wide", name=name))
+
+
+def test_what_is_derived_is_judged_beside_what_the_data_have(crystals):
+    collection = Collection([crystals])
+    wide = {"wide": Target(of="gap", above=2)}
+    for names, expected in {(): ["gap", "metal", "family", "wide"], ("gap",): ["gap", "wide"]}.items():
+        assert [each.name for each in chosen_targets(collection, names, wide)] == expected
+
+
+@pytest.mark.parametrize(
+    ("derive", "said"),
+    {
+        ("wide=gap",): "'wide=gap' is not NAME=OTHER<VALUE or NAME=OTHER>VALUE",
+        ("wide=gap<=2",): "put it in quotes",
+        ("gap<2",): "is not NAME=OTHER<VALUE",
+        ("wide=gap<two",): "'two' is no number; write one in the unit of gap",
+        ("wide=gap<nan",): "'nan' is no number",
+        ("wide=family<2",): "--derive wide: 'family' is no number of a structure here; these are: gap",
+        ("metal=gap<2",): "--derive metal: the data sets have a target of this name",
+        ("wide=gap<2", "wide=gap>2"): "wide is derived twice",
+    }.items(),
+)
+def test_what_cannot_be_derived_ends_with_a_message(crystals, tmp_path, derive, said):
+    words = [word for each in derive for word in ("--derive", each)]
+    result = CliRunner().invoke(
+        cli, ["baseline", str(crystals), "--split", "val", "--out", str(tmp_path / "out"), *words]
+    )
+    error = result.exception
+    exit_code = error.exit_code if isinstance(error, UserInputError) else result.exit_code
+    assert exit_code == 2
+    assert said in " ".join((result.output + str(error)).split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_mistakes_are_the_users(crystals, monkeypatch):

@@ -10,7 +10,10 @@ from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.forecast import LOOKED_AT
+from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.models.memory import LiveBytes
+from matsci_hpc.parallel.communicator import SingleProcess
+from matsci_hpc.training.setup import build_run
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,17 @@ def test_the_table_is_aligned_and_complete(config):
     assert lines[0] == f"{config} on 3 ranks"
     labels = [line[2:16].strip() for line in lines[1:] if line[2:16].strip()]
     assert labels[:6] == ["data", "a step has", "graphs", "atoms", "edges", "run"]
-    assert {"balance", "efficiency", "by time", "worst 5 %", "largest", "takes", "memory", "planning"} <= set(labels)
+    assert {
+        "balance",
+        "efficiency",
+        "by time",
+        "worst 5 %",
+        "largest",
+        "takes",
+        "parameters",
+        "memory",
+        "planning",
+    } <= set(labels)
     assert "2.5 times in an epoch" in done.stdout
     assert "auto groups from 32 ranks on" in done.stdout
     assert all(line == line.rstrip() and len(line) < 200 for line in lines)
@@ -74,6 +87,25 @@ def test_the_numbers_agree_with_each_other(config):
     assert memory["average"] == 0
     double = planned(config, "--ranks", 3, "precision=float64", "average.decay=0.9")["memory"]
     assert double["parameters"] == double["average"] == 2 * memory["parameters"]
+
+
+def test_frozen_parameters_have_no_gradients_and_no_moments(config):
+    """Frozen for the whole run, for a part of it, and not at all, as float32."""
+    read = load_config(TrainConfig, config)
+    model = build_run(read, open_collection(read.data), SingleProcess(), torch.device("cpu")).model
+    every, frozen = (sum(each.numel() for each in part.parameters()) for part in (model, model.encoder))
+    trained = every - frozen
+    for options, count in (
+        (("fine_tune.freeze=encoder",), trained),
+        (("fine_tune.freeze=encoder", "fine_tune.freeze_steps=99"), every),
+        ((), every),
+    ):
+        memory = planned(config, "--ranks", 3, *options)["memory"]
+        assert (memory["parameters"], memory["gradients"], memory["optimizer"]) == (4 * every, 4 * count, 8 * count)
+        assert (memory["numbers"], memory["trained"]) == (every, count)
+    said = run_program("plan", config, "--ranks", 3, "fine_tune.freeze=encoder").stdout
+    assert f"{every:,}: {trained:,} trained in the last phase, {frozen:,} frozen" in said
+    assert "Adam states of those that are trained, " in said
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from matsci_hpc.preflight.speed import Speed
 HOUR = 3600.0
 
 
-def speed(step_s=10.0, *, there=True, evaluation_s=0.0, startup_s=0.0):
-    return Speed(step_s, step_s, step_s, step_s, startup_s, evaluation_s, "a test", there)
+def speed(step_s=10.0, *, there=True, evaluation_s=0.0, startup_s=0.0, final_s=0.0):
+    return Speed(step_s, step_s, step_s, step_s, startup_s, evaluation_s, "a test", there, final_s)
 
 
 def look(config, job, site, found, done=0):
@@ -21,6 +21,19 @@ def test_time_of_what_is_left(train_config):
     assert whole.work_s == 10_000 + 4 * 50  # at 300, 600, 900 and at the end
     rest = foretell(config, speed(evaluation_s=50.0), 600, None)
     assert (rest.steps, rest.work_s) == (400, 4_000 + 2 * 50)
+
+
+def test_the_final_evaluation_takes_time_once(train_config):
+    measured = speed(evaluation_s=50.0, final_s=4000.0)
+    evaluate = {"every_steps": 300, "final_split": "val"}
+    config = train_config(steps=1000, evaluate=evaluate)
+    assert foretell(config, measured, 0, None).work_s == 10_000 + 4 * 50 + 4000
+    assert foretell(config, measured, 600, None).work_s == 4_000 + 2 * 50 + 4000
+    assert foretell(config, measured, 1000, None).work_s == 0
+    assert foretell(config, measured, 0, HOUR).lives == 4
+    without = train_config(steps=1000, evaluate=evaluate | {"final_split": None})
+    assert foretell(without, measured, 0, None).work_s == 10_000 + 4 * 50
+    assert foretell(without, measured, 0, HOUR).lives == 3
 
 
 def test_lives_leave_time_for_start_and_signal(train_config):

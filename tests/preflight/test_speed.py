@@ -3,7 +3,7 @@ import json
 import pytest
 
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.preflight.speed import Wanted, like_speed, recorded_speed, spread, trial_speed
+from matsci_hpc.preflight.speed import Wanted, completed_speed, like_speed, recorded_speed, spread, trial_speed
 
 
 def line(step, *, life=0, ranks=2, compute_s=0.8, step_s=1.0, **changes):
@@ -49,6 +49,20 @@ def test_other_ranks_scale_computing_alone(recorded):
     assert found.step_s == pytest.approx(0.2 + 0.8 / 2 * 0.8 / 0.4)
     assert found.evaluation_s == pytest.approx(3.0)
     assert "scaled from 2 to 4 ranks" in found.source
+
+
+def test_the_final_evaluation_has_a_time_of_its_own(recorded, trial):
+    lines = [line(step) for step in range(5)]
+    held_out = [{"time_taken_s": 6.0}, {"time_taken_s": 6.0}]
+    ended = recorded_speed(recorded(lines, [*held_out, {"time_taken_s": 90.0, "chosen": "best"}]), Wanted(4))
+    assert (ended.evaluation_s, ended.final_s) == (3.0, 45.0)
+    assert completed_speed(ended, trial(final_s=7.0)).final_s == 45.0
+    running = recorded_speed(recorded(lines, held_out), Wanted(4))
+    assert (running.evaluation_s, running.final_s) == (3.0, 0.0)
+    # The trial tells how much longer it takes than an evaluation, and all of it where the run has none.
+    assert completed_speed(running, trial(evaluation_s=2.0, final_s=8.0)).final_s == 12.0
+    assert completed_speed(running, trial(evaluation_s=0.0, look_s=0.0, final_s=8.0)).final_s == 8.0
+    assert completed_speed(running, trial()).startup_s == trial().startup_s
 
 
 def test_larger_steps_take_longer(recorded):

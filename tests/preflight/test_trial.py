@@ -37,6 +37,26 @@ def test_a_trial_of_a_real_run(train_config, subject, crystals, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_final_evaluation_is_foretold(train_config, subject, crystals):
+    """Of the same split it takes as long as that of the held-out one, and it is one where there is no other."""
+    assert measure(subject(train_config()), 2, 1).final_s == 0.0
+    found = measure(subject(train_config(evaluate={"final_split": "val"})), 2, 1)
+    assert found.final_s == found.evaluation_s > 0
+    alone = train_config(
+        data={"train": [str(crystals)], "held_out": None}, evaluate={"final_split": "val", "final_weights": "last"}
+    )
+    only = measure(subject(alone), 2, 1)
+    assert only.final_s >= only.look_s > only.evaluation_s == 0.0
+    assert only.evaluation_cost == found.evaluation_cost > 0
+
+
+def test_frozen_parameters_take_no_room_for_gradients(train_config, subject):
+    whole = measure(subject(train_config()), 2, 1)
+    frozen = measure(subject(train_config(fine_tune={"freeze": "encoder"})), 2, 1)
+    assert frozen.parameter_bytes == whole.parameter_bytes
+    assert frozen.parameter_bytes < frozen.fixed_bytes < whole.fixed_bytes / 2
+
+
 def test_a_running_mean_takes_memory_and_room_in_checkpoints(train_config, subject, tmp_path):
     found = measure(subject(train_config(average={"decay": 0.9})), 2, 1)
     assert found.average_bytes == found.parameter_bytes

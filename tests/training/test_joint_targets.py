@@ -6,16 +6,20 @@ import torch
 from ranks import run_ranks
 from test_exactness import assert_same_run
 
+from matsci_hpc.config.data import Data
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.loading.cost import CostModel
+from matsci_hpc.loading.labels import target_values
 from matsci_hpc.loading.loader import Cursor, Division, step_work
+from matsci_hpc.loading.opening import open_collection
 from matsci_hpc.loading.plan import Plan
 from matsci_hpc.loading.spec import plan_spec
 from matsci_hpc.models.registry import build_model
+from matsci_hpc.training.learned import read_learned
 from matsci_hpc.training.precision import Precision
 from matsci_hpc.training.tasks import build_tasks, local_losses
 
@@ -98,6 +102,25 @@ def test_an_evaluation_is_a_table(materials, config, tmp_path, lines):
         assert rows[name][1:3] == [f"{metrics['samples']:,}", f"{metrics['loss']:.4g}"]
         for key in {"mae", "rmse", "mae_per_atom", "composition_mae", "auroc", "f1", "f1_macro"} & metrics.keys():
             assert (f"{metrics[key]:.4g}" if metrics[key] is not None else "-") in rows[name]
+
+
+@pytest.mark.mpi
+def test_chance_of_a_derived_target_is_of_the_training_samples(crystals, train, lines):
+    """The threshold lies between the medians, so that most training samples are on one side and most others not."""
+    subset = {"samples": 25, "seed": 1}
+    collection = open_collection(Data(train=[crystals], subset=subset))
+    gaps = [target_values(collection, "gap", collection.in_split(split)) for split in ("train", "val")]
+    learned, judged = (each[np.isfinite(each)] for each in gaps)
+    threshold = float(np.median(learned) + np.median(judged)) / 2
+    most = bool(np.mean(learned < threshold) > 0.5)
+    expected = np.mean((judged < threshold) == most)
+    assert expected < 0.5
+    target = f"targets={{low: {{of: gap, below: {threshold}}}}}"
+    run = train("run", 2, target, f"data.subset={{samples: {subset['samples']}, seed: {subset['seed']}}}", "steps=1")
+    assert lines(run, "evaluations")[-1]["metrics"]["low"]["chance"] == pytest.approx(expected)
+    (task,) = read_learned(run / "targets.json").tasks
+    assert (task.training_yes, task.statistics.count) == (np.sum(learned < threshold), len(learned))
+    assert task.measure.commonest == most
 
 
 def test_what_cannot_be_derived_is_refused(materials, config):

@@ -60,6 +60,51 @@ def test_uncertainty_of_constant_losses_is_theirs():
     assert weights.current == pytest.approx({"gap": 0.5 / 4.0, "metal": 1 / 0.2}, rel=1e-2)
 
 
+@pytest.mark.parametrize(("loss", "factor"), [(0.0, 50.0), (1e-9, 50.0), (1e9, 1 / 50)])
+def test_a_target_of_almost_no_or_endless_loss_gets_a_weight_within_bounds(loss, factor):
+    """Its best log-variance lies beyond the bound, where a looser one lets it go; another target goes its own way."""
+    tasks = [task("gap", weight=2.0), task("metal", "binary")]
+    bounded, looser = UncertaintyWeights(tasks, 0.05, max_factor=50.0), UncertaintyWeights(tasks, 0.05)
+    for _ in range(5000):
+        for each in (bounded, looser):
+            each.learn({"gap": loss, "metal": 0.5}, {})
+    learned = {name: weights.current["gap"] / (2.0 * 0.5) for name, weights in (("b", bounded), ("l", looser))}
+    assert learned["b"] == pytest.approx(factor)
+    assert abs(math.log(learned["l"])) > 2 * abs(math.log(factor))
+    assert bounded.current["metal"] == looser.current["metal"]
+
+
+def test_a_bound_holds_no_weight_back_that_should_leave_it():
+    weights = UncertaintyWeights([task("gap")], 0.05, max_factor=50.0)
+    for loss, factor in ((0.0, 50.0), (2.0, 0.5)):
+        for _ in range(3000):
+            weights.learn({"gap": loss}, {})
+        assert weights.current["gap"] / 0.5 == pytest.approx(factor, rel=1e-2)
+
+
+def test_log_variances_that_were_saved_without_bounds_are_put_into_them():
+    tasks = [task("gap"), task("metal", "binary"), task("family", "class")]
+    saved = torch.tensor([[-30.0, 2.0, 30.0], [0.1] * 3, [0.2] * 3, [7.0] * 3], dtype=torch.float64)
+    weights = UncertaintyWeights(tasks, max_factor=100.0)
+    weights.load({"uncertainty": saved})
+    limit = math.log(100.0)
+    expected = torch.cat([torch.tensor([[-limit, 2.0, limit]], dtype=torch.float64), saved[1:]])
+    assert torch.equal(weights.state()["uncertainty"], expected)
+    assert list(weights.current.values()) == pytest.approx([0.5 * 100, math.exp(-2.0), 1 / 100])
+
+
+def test_a_run_from_before_there_were_bounds_goes_on(materials, train, lines):
+    """Its config does not name them, and its checkpoint may lie beyond them."""
+    same = options(materials, *RULES["uncertainty"], "checkpoint.every_steps=2")
+    run = train("run", 1, *same, "max_time_s=1e-9")
+    stopped = lines(run)[-1]["step"]
+    before = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text("".join(each for each in before.splitlines(True) if "max_factor" not in each))
+    assert (run / "config.yaml").read_text() != before
+    train("run", 1, *same)
+    assert lines(run)[-1]["step"] == 14 > stopped
+
+
 def test_a_step_without_a_target_leaves_its_weight_alone():
     weights = UncertaintyWeights([task("gap"), task("metal", "binary")])
     before = weights.current["metal"]
@@ -180,6 +225,7 @@ def test_other_weighting_and_what_does_not_go_with_it_are_refused(materials, tra
     for given, said in {
         ("weighting={rate: 0.1}",): "rate is for weights that are learned",
         ("weighting={rule: gradnorm, rate: 2}",): "1 at most",
+        ("weighting={rule: uncertainty, max_factor: 1}",): "greater than 1",
         ("weighting={rule: gradnrom}",): "gradnorm",
         ("weighting.rule=gradnorm", "optimize=compile"): "set optimize: none",
     }.items():

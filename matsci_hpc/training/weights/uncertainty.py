@@ -1,6 +1,6 @@
 """Weights by homoscedastic uncertainty: Kendall, Gal, Cipolla (2018), arXiv:1705.07115, eqs. 7 and 10.
 
-    minimise  sum_i w_i (c_i exp(-s_i) L_i + s_i / 2),    s_i = log sigma_i^2
+    minimise  sum_i w_i (c_i exp(-s_i) L_i + s_i / 2),    s_i = log sigma_i^2,  |s_i| <= log f
 
 | symbol | here |
 |---|---|
@@ -8,10 +8,13 @@
 | s_i | `log_variance` [targets], learned |
 | c_i | 1/2 for numbers, 1 for classes and labels |
 | w_i | `targets.NAME.weight` |
+| f | `weighting.max_factor` |
 
 The derivative by s_i is w_i (1/2 - c_i exp(-s_i) L_i): it needs the loss of the global batch and nothing else. So the
 log-variances are no parameters of the model, and nothing more is sent. They follow Adam (Kingma and Ba 2015,
-arXiv:1412.6980), each by the steps in which some sample carries its target.
+arXiv:1412.6980), each by the steps in which some sample carries its target. After each step they are put back into
+their bounds: the best s_i is log(2 c_i L_i), which has no least value as L_i goes to 0. Learned log-variances are
+usually bounded (as by Chua et al. 2018, arXiv:1805.12114).
 """
 
 import math
@@ -24,6 +27,7 @@ from matsci_hpc.training.tasks import Task
 from matsci_hpc.training.weights.base import Losses
 
 RATE = 0.01
+MAX_FACTOR = 1e4
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 
@@ -34,13 +38,15 @@ class UncertaintyWeights:
     Args:
         tasks: of the run.
         rate: learning rate of the log-variances.
+        max_factor: bound of exp(-s_i), and of exp(s_i).
     """
 
-    def __init__(self, tasks: Sequence[Task], rate: float = RATE) -> None:
+    def __init__(self, tasks: Sequence[Task], rate: float = RATE, max_factor: float = MAX_FACTOR) -> None:
         self._names = [task.name for task in tasks]
         self._weight = [task.weight for task in tasks]
         self._factor = [0.5 if task.spec.kind == "regression" else 1.0 for task in tasks]
         self._rate = rate
+        self._limit = math.log(max_factor)
         self._log_variance = [0.0] * len(tasks)
         self._mean = [0.0] * len(tasks)
         self._square = [0.0] * len(tasks)
@@ -69,7 +75,7 @@ class UncertaintyWeights:
             self._square[i] = BETAS[1] * self._square[i] + (1 - BETAS[1]) * gradient * gradient
             mean = self._mean[i] / (1 - BETAS[0] ** self._steps[i])
             square = self._square[i] / (1 - BETAS[1] ** self._steps[i])
-            self._log_variance[i] -= self._rate * mean / (math.sqrt(square) + EPS)
+            self._log_variance[i] = self._bounded(self._log_variance[i] - self._rate * mean / (math.sqrt(square) + EPS))
         self.current = self._weights()
 
     def state(self) -> dict[str, Tensor]:
@@ -78,9 +84,13 @@ class UncertaintyWeights:
         return {"uncertainty": torch.tensor(rows, dtype=torch.float64)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`."""
-        self._log_variance, self._mean, self._square, self._steps = state["uncertainty"].tolist()
+        """Go on from `state`, which an earlier release may have written without bounds."""
+        found, self._mean, self._square, self._steps = state["uncertainty"].tolist()
+        self._log_variance = [self._bounded(each) for each in found]
         self.current = self._weights()
+
+    def _bounded(self, log_variance: float) -> float:
+        return min(max(log_variance, -self._limit), self._limit)
 
     def _weights(self) -> dict[str, float]:
         own = zip(self._names, self._weight, self._factor, self._log_variance, strict=True)

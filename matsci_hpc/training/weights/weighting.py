@@ -28,7 +28,8 @@ class Weighting:
         self._norms: dict[str, float] = {}
         self._weights: Weights
         if config.rule == "uncertainty":
-            self._weights = uncertainty.UncertaintyWeights(run.tasks, config.rate or uncertainty.RATE)
+            rate = config.rate or uncertainty.RATE
+            self._weights = uncertainty.UncertaintyWeights(run.tasks, rate, config.max_factor)
         elif config.rule == "gradnorm":
             rate = config.rate or gradnorm.RATE
             self._weights = gradnorm.GradNormWeights(run.tasks, config.every_steps, config.alpha, rate)
