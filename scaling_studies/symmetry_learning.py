@@ -20,7 +20,7 @@ from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.confusion import Confusion
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.point_groups import FAMILIES, family
+from matsci_hpc.point_groups import FAMILIES, family, order
 
 TARGET = "point_group"
 
@@ -61,7 +61,14 @@ def read(path: Path, graphs: int) -> Moment:
 def class_rows(moments: Iterable[Moment]) -> list[dict[str, Any]]:
     """A line for each class and moment: clouds of the class, and how many of them were named right."""
     return [
-        {"samples_seen": moment.samples_seen, "class": name, "family": family(name), "clouds": clouds, "right": right}
+        {
+            "samples_seen": moment.samples_seen,
+            "class": name,
+            "family": family(name),
+            "clouds": clouds,
+            "right": right,
+            "operations": order(name),
+        }
         for moment in moments
         for name, clouds, right in zip(
             moment.classes.classes, moment.classes.samples, moment.classes.right, strict=True

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from matsci_hpc.inference.about import About
 from matsci_hpc.inference.metrics_table import metric_rows
+from matsci_hpc.shards.describe import counted
 from matsci_hpc.training.derived import Derivation
 
 MARK = "library_name: matsci-hpc"
@@ -109,7 +110,9 @@ class Card:
         about, origin = self.about, self.about.origin
         kind = "own module" if about.model.name == "module" else about.model.name
         encoder, heads = self.parameters
-        with_heads = f" and heads of {heads:,} parameters for {len(about.specs)} targets" if self.heads else ""
+        with_heads = (
+            f" and heads of {heads:,} parameters for {counted(len(about.specs), 'target')}" if self.heads else ""
+        )
         averaged = ", averaged over the last steps" if origin.weights == "average" else ""
         return (
             f"# {_text(origin.run)}\n\n"
