@@ -41,15 +41,19 @@ class EncoderOrigin(_Strict):
     """Of the neighbours that the encoder was trained with."""
     precision: Literal["float32", "float64"]
     """In which it computed here."""
+    stretched: bool = False
+    """Whether its Gaussians and envelope reached to the cutoff of each data set."""
 
     @property
     def title(self) -> str:
         """What people call it, such as `pretrain, step 500`."""
+        stretched = ", stretched" if self.stretched else ""
         if self.weights == "untrained":
-            return f"untrained, as {self.run}, seed {self.seed}"
+            return f"untrained, as {self.run}, seed {self.seed}{stretched}"
         if self.weights == "initial":
-            return f"{self.run}, before its first step"
-        return f"{self.run}, step {self.step:,}" + (", averaged" if self.weights == "average" else "")
+            return f"{self.run}, before its first step{stretched}"
+        averaged = ", averaged" if self.weights == "average" else ""
+        return f"{self.run}, step {self.step:,}{averaged}{stretched}"
 
 
 class EmbeddedData(_Strict):
@@ -79,8 +83,6 @@ class About(_Strict):
     """Most samples of a data set."""
     seed: int
     """Of the choice of samples where there is a limit."""
-    stretched: bool = False
-    """Whether Gaussians and envelopes of the encoder were stretched to the cutoff of each data set."""
     data_sets: list[EmbeddedData]
     """Column `data_set` of the file counts them from 0."""
     targets: dict[str, TargetSpec]

@@ -84,7 +84,7 @@ def embed(question: Question, world: World) -> About:
         model, origin = _encoder(question)
         chosen = choose(question.data, question.split, question.limit, question.seed)
         precision = Precision(origin.precision, device.type)
-        models = _by_cutoff(model, origin, chosen, stretch=question.stretch)
+        models = _by_cutoff(model, origin, chosen)
         for each in models.values():
             each.to(device=device, dtype=precision.dtype).eval()
     lock = FolderLock(question.out, f"{question.out}: {{holder}} is embedding into it; choose another --out")
@@ -188,10 +188,10 @@ def _compute(world: World, encoder: _Encoder, chosen: Sequence[Chosen], partial:
     counter.free()
 
 
-def _by_cutoff(model: Model, origin: EncoderOrigin, chosen: Sequence[Chosen], *, stretch: bool) -> dict[float, Model]:
+def _by_cutoff(model: Model, origin: EncoderOrigin, chosen: Sequence[Chosen]) -> dict[float, Model]:
     """The encoder for each cutoff of the data: the same one for all, unless it is to stretch."""
     cutoffs = {each.collection.cutoff for each in chosen}
-    if not stretch:
+    if not origin.stretched:
         return dict.fromkeys(cutoffs, model)
     own = origin.cutoff_angstrom
     return {cutoff: model if cutoff == own else stretched(model, origin, cutoff) for cutoff in cutoffs}
@@ -205,11 +205,14 @@ def _refuse_mistakes(question: Question) -> None:
         raise UserInputError(f"{out}: the folder is not empty and holds no embeddings; choose another --out")
     model, origin = _encoder(question)
     chosen = choose(question.data, question.split, question.limit, question.seed)
-    _by_cutoff(model, origin, chosen, stretch=question.stretch)
+    _by_cutoff(model, origin, chosen)
 
 
 def _encoder(question: Question) -> tuple[Model, EncoderOrigin]:
-    return encoder_of(question.source, question.checkpoint, question.untrained, trust_module=question.trust_module)
+    model, origin = encoder_of(
+        question.source, question.checkpoint, question.untrained, trust_module=question.trust_module
+    )
+    return model, origin.model_copy(update={"stretched": question.stretch})
 
 
 def _begin(
@@ -245,8 +248,7 @@ def _finish(
         seed=question.seed,
         data_sets=[_described(each, question.split) for each in chosen],
         targets=targets,
-        stretched=question.stretch,
-        notes=notes(origin, chosen, stretch=question.stretch),
+        notes=notes(origin, chosen),
         file=record,
     )
     write_about(question.out, about)
@@ -267,7 +269,7 @@ def _described(chosen: Chosen, split: str) -> EmbeddedData:
     )
 
 
-def notes(origin: EncoderOrigin, chosen: Sequence[Chosen], *, stretch: bool = False) -> list[str]:
+def notes(origin: EncoderOrigin, chosen: Sequence[Chosen]) -> list[str]:
     """What a reader should know before trusting the embeddings."""
     found = []
     for each in chosen:
@@ -275,7 +277,7 @@ def notes(origin: EncoderOrigin, chosen: Sequence[Chosen], *, stretch: bool = Fa
         if cutoff != origin.cutoff_angstrom:
             met = (
                 "its Gaussians and envelope are stretched to them, and yet these are other graphs than it knows."
-                if stretch
+                if origin.stretched
                 else "these are other graphs than it knows. Where that matters, prepare the data set with the cutoff "
                 "of the run, or give --stretch."
             )

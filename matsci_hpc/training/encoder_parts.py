@@ -8,13 +8,14 @@ from matsci_hpc.telemetry.dynamics.groups import group_name
 ENCODER = "encoder"
 
 
-def full_name(part: str, names: Iterable[str], key: str) -> str:
+def full_name(part: str, names: Iterable[str], key: str, more: str = "") -> str:
     """The whole name of a part of the encoder, such as encoder.layers.0.
 
     Args:
         part: as a config calls it.
         names: of all parameters of the model.
         key: of the config, for messages.
+        more: what else may be said there, for messages.
 
     Raises:
         UserInputError: the encoder has no such part.
@@ -22,9 +23,7 @@ def full_name(part: str, names: Iterable[str], key: str) -> str:
     full = part if is_in(part, ENCODER) else f"{ENCODER}.{part}"
     if not any(is_in(each, full) for each in names):
         known = dict.fromkeys(group_name(each).removeprefix(f"{ENCODER}.") for each in names if is_in(each, ENCODER))
-        raise UserInputError(
-            f"{key}: the encoder has no {part!r}; it has {', '.join(known)}, or {ENCODER} for all of it"
-        )
+        raise UserInputError(f"{key}: the encoder has no {part!r}; it has {', '.join(known)}{more}")
     return full
 
 

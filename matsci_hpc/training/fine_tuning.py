@@ -11,11 +11,14 @@ import torch
 from matsci_hpc.config.fine_tune import FineTune
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.models.registry import Model
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.telemetry.dynamics.groups import group_name
 from matsci_hpc.training.derived import derived_otherwise
+from matsci_hpc.training.encoder_parts import ENCODER
+from matsci_hpc.training.freezing import Freezing
 from matsci_hpc.training.initial_encoder import (
     Origin,
     choose_origin,
@@ -122,10 +125,28 @@ def survey(
     _judge_heads(found, why_not, derived, model, tasks, known.targets, shapes)
     found.differences += [*neighbor_misfits(path, known, learned_here(collection, tasks), section.neighbors)]
     found.differences += _other_readout(before, config)
-    if ELEMENTS in parameters:
+    if ELEMENTS in parameters or ELEMENTS not in dict(model.named_parameters()):
         found.elements = learned_elements(path, known)
         found.warnings += [*element_misfit(path, found.elements, collection, section.elements, progress)]
     return found
+
+
+def refuse_useless_parts(config: TrainConfig, model: Model, freezing: Freezing) -> None:
+    """See to it that parts of an encoder which are to begin at random exist and are trained.
+
+    Raises:
+        UserInputError: the encoder has no such part, nothing else is left of it, or it is frozen for the whole run.
+    """
+    section = config.fine_tune
+    taken = taken_parameters(model, section.reinitialize)
+    if config.init_from is None:
+        return
+    frozen = [name for name in freezing.frozen_at(config.steps - 1) if name not in taken and name.startswith(ENCODER)]
+    if frozen:
+        raise UserInputError(
+            f"fine_tune: {', '.join(sorted(set(map(group_name, frozen))))}: random by reinitialize and frozen for the "
+            "whole run, so that nothing would ever train it; leave it out of one of them"
+        )
 
 
 def learned_here(collection: Collection, tasks: list[Task], earlier_elements: list[int] | None = None) -> LearnedFrom:

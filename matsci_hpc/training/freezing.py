@@ -93,7 +93,8 @@ class Freezing:
 
 def _rules(section: FineTune, names: Collection[str]) -> dict[str, float]:
     """Steps by full names, such as encoder.layers.0."""
-    return {full_name(name, names, "fine_tune.freeze"): steps for name, steps in section.frozen_for.items()}
+    more = f", or {ENCODER} for all of it"
+    return {full_name(name, names, "fine_tune.freeze", more): steps for name, steps in section.frozen_for.items()}
 
 
 def _frozen_for(name: str, rules: dict[str, float]) -> float:

@@ -112,11 +112,16 @@ def taken_parameters(model: Model, reinitialize: Collection[str]) -> dict[str, n
     """Those of an encoder, by their names in the model, that are taken over from another run.
 
     Raises:
-        UserInputError: the encoder has no part of such a name.
+        UserInputError: the encoder has no part of such a name, or nothing would be taken.
     """
     named = dict(model.encoder.named_parameters(prefix=ENCODER))
     parts = [full_name(part, named, "fine_tune.reinitialize") for part in reinitialize]
-    return {name: each for name, each in named.items() if not any(is_in(name, part) for part in parts)}
+    taken = {name: each for name, each in named.items() if not any(is_in(name, part) for part in parts)}
+    if named and not taken:
+        raise UserInputError(
+            "fine_tune.reinitialize: nothing of the encoder would be taken over; leave out init_from instead"
+        )
+    return taken
 
 
 def refuse_other_parameters(path: Path, model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -22,7 +22,7 @@ from matsci_hpc.parallel.discovery import discover
 from matsci_hpc.parallel.together import on_every, on_first
 from matsci_hpc.training.checkpoint import load_checkpoint, newest_usable, saved_average, saved_course
 from matsci_hpc.training.course import Course
-from matsci_hpc.training.fine_tuning import begin
+from matsci_hpc.training.fine_tuning import begin, refuse_useless_parts
 from matsci_hpc.training.freezing import Freezing
 from matsci_hpc.training.layer_rates import rate_factors
 from matsci_hpc.training.learned_from import read_learned_from
@@ -88,6 +88,7 @@ def build_run(config: TrainConfig, collection: Collection, comm: Communicator, d
         config.gradients,
     ).to(device=device, dtype=precision.dtype)
     freezing = Freezing(model, config.fine_tune)
+    refuse_useless_parts(config, model, freezing)
     if config.optimize == "compile":
         if config.model.backend != "own":
             raise UserInputError("optimize: compile needs model.backend: own; DGL's kernels cannot be compiled")

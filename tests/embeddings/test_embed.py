@@ -13,6 +13,7 @@ from ranks import run_ranks
 from safetensors.torch import load_file, save_file
 
 from matsci_hpc import load_model
+from matsci_hpc.analysis.map_data import read_points
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.embeddings import embed as module
@@ -118,8 +119,11 @@ def test_stretched_it_is_what_fine_tuning_on_that_data_begins_with(crystals, clo
     ours = stretched.embedding[-len(expected.embedding) :]
     np.testing.assert_array_equal(ours, expected.embedding)
     assert not np.allclose(plain.embedding, expected.embedding, rtol=1e-3)
-    assert stretched.about.stretched
-    assert not plain.about.stretched
+    assert stretched.about.encoder.stretched
+    assert not plain.about.encoder.stretched
+    # Another encoder to a map, although the parameters are the same.
+    pair = read_points([tmp_path / "plain", tmp_path / "stretched"])
+    assert [points.encoder.title for points in pair] == ["gap, step 1", "gap, step 1, stretched"]
     (note,) = [note for note in stretched.about.notes if "clouds" in note]
     assert "are stretched to them" in note
 

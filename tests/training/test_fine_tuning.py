@@ -317,10 +317,12 @@ def test_what_is_not_taken_is_said_with_the_reason(pretrained, whole, config, tm
     assert noted(tmp_path / "other")["not_loaded"][1]["why"] == "its net.2.bias is [3] there and [10] here"
 
 
-def test_a_part_that_there_is_not_cannot_begin_anew(pretrained, config, tmp_path):
-    words = ["train", config, f"run_dir={tmp_path / 'run'}", f"init_from={pretrained}", "steps=1"]
-    said = error_of(run_ranks(2, *words, "fine_tune.neighbors=accept", "fine_tune.reinitialize=[elments]"))
-    assert "fine_tune.reinitialize: the encoder has no 'elments'; it has elements, layers.0" in said
+def test_a_part_that_nothing_would_ever_train_is_refused(pretrained, config, tmp_path):
+    words = ["train", config, f"run_dir={tmp_path / 'run'}", f"init_from={pretrained}", "steps=4"]
+    words += ["fine_tune.neighbors=accept", "fine_tune.reinitialize=[elements]", "fine_tune.freeze=encoder"]
+    said = error_of(run_ranks(2, *words))
+    assert "encoder.elements: random by reinitialize and frozen for the whole run" in said
+    assert run_ranks(1, *words, "fine_tune.freeze_steps=3").returncode == 0
 
 
 def test_other_neighbours_are_refused(pretrained, config, tmp_path):
@@ -413,6 +415,8 @@ def test_settings_hold_without_another_run_too(config, train):
             "the encoder has no 'layers.2'; it has elements, layers.0, layers.1, atom_readout",
         ),
         ("fine_tune.reinitialize=[encoder]", "nothing of the encoder would be taken over"),
+        ("fine_tune.reinitialize=[elements, layers, atom_readout]", "nothing of the encoder would be taken over"),
+        ("fine_tune.reinitialize=[elments]", "fine_tune.reinitialize: the encoder has no 'elments'; it has elements"),
         ("fine_tune.freeze_steps=3", "nothing is frozen; give freeze: encoder"),
         ("fine_tune={freeze: {encoder: 3}, freeze_steps: 3}", "leave out freeze_steps"),
         ("fine_tune.layer_decay=1.5", "less than or equal to 1"),

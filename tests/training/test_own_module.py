@@ -120,9 +120,10 @@ def test_two_ranks_equal_one_with_tied_frozen_and_unused_parameters(own, lines):
     assert own("two", 2, REGISTERED, "parallel.bucket_mb=0.0005", "max_time_s=null")[1].returncode == 0
     assert_same_run(lines, one, two, steps=20)
     assert lines(one)[-1]["loss"] < lines(one)[0]["loss"]
-    # Its encoder is the start of another run.
+    # Its encoder is the start of another run, which cannot know what elements it has met.
     _, said = own("third", 1, PLAIN, f"init_from={one}", "steps=2")
     assert said.returncode == 0, said.stderr
+    assert "which elements its encoder was trained on is not known" in said.stderr
 
 
 @pytest.mark.parametrize(
