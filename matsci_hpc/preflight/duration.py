@@ -43,23 +43,27 @@ class Duration:
     end_s: float
 
 
-def foretell(config: TrainConfig, speed: Speed, steps_done: int, limit_s: float | None) -> Duration:
-    """How long the steps that are left take.
+def foretell(
+    config: TrainConfig, speed: Speed, steps_done: int, limit_s: float | None, *, complete: bool = False
+) -> Duration:
+    """How long the steps that are left take, and the evaluations.
 
     Args:
         config: of the run.
         speed: of a step.
         steps_done: by earlier lives.
         limit_s: from the start of a life to the wish to save; None for no limit.
+        complete: whether the evaluations after the last step are done, too.
     """
-    steps = max(config.steps - steps_done, 0)
+    ended = complete or steps_done > config.steps  # of which another check says that it is an error
+    steps = 0 if ended else config.steps - steps_done
     every = config.evaluate.every_steps
-    has_held_out = config.data.held_out is not None and steps > 0
+    has_held_out = config.data.held_out is not None and not ended
     # Steps after which the held-out split is evaluated before the last one.
     marks = range((steps_done // every + 1) * every, config.steps if has_held_out else 0, every)
     evaluation_s = speed.evaluation_s if has_held_out else 0.0
     # A life that begins at the last step evaluates the held-out split again before the final one.
-    end_s = evaluation_s + (speed.final_s if config.evaluate.final_split is not None and steps else 0.0)
+    end_s = evaluation_s + (speed.final_s if config.evaluate.final_split is not None and not ended else 0.0)
     work_s = steps * speed.step_s + len(marks) * evaluation_s + end_s
     bounds = [limit_s - speed.startup_s] if limit_s is not None else []
     if config.max_time_s is not None:
@@ -69,7 +73,7 @@ def foretell(config: TrainConfig, speed: Speed, steps_done: int, limit_s: float 
     lost_s = 0.0
     if life_s is not None:
         lives = None
-        if life_s > speed.step_s and life_s >= end_s:
+        if life_s > (speed.step_s if steps else 0.0) and life_s >= end_s:
             lives, lost_s = _lives(life_s, speed.step_s, steps_done, marks, config.steps, evaluation_s, end_s)
     total_s = work_s + lost_s + (lives or 1) * speed.startup_s
     return Duration(steps, work_s, life_s, lives, total_s, evaluation_s, end_s)
@@ -113,16 +117,18 @@ def working_limit_s(job: Job, site: Site) -> float | None:
     return max(limit_in_seconds(job.time_limit) - site.signal_before_end_s, 0.0)
 
 
-def duration_findings(config: TrainConfig, job: Job, site: Site, speed: Speed, steps_done: int) -> Iterator[Finding]:
+def duration_findings(
+    config: TrainConfig, job: Job, site: Site, speed: Speed, steps_done: int, *, complete: bool = False
+) -> Iterator[Finding]:
     """Hours, lives and node-hours, and whether the site allows that many lives."""
-    found = foretell(config, speed, steps_done, working_limit_s(job, site))
-    if not found.steps:
+    found = foretell(config, speed, steps_done, working_limit_s(job, site), complete=complete)
+    if not found.work_s:
         return
     doubt = "" if speed.measured_there else "; other processors and the exchange between ranks change that"
     yield Finding("ok", "speed", f"{in_words(speed)}, from {speed.source}{doubt}")
     node_hours = found.total_s / 3600 * job.nodes
-    steps = counted(found.steps, "step")
-    text = f"{time_in_words(found.total_s)} for {steps} with evaluations, {node_hours:.3g} node-hours"
+    what = f"{counted(found.steps, 'step')} with evaluations" if found.steps else "the evaluations after the last step"
+    text = f"{time_in_words(found.total_s)} for {what}, {node_hours:.3g} node-hours"
     if found.lives is None:
         unending = _unending(config, found, speed)
         if unending is not None:
@@ -149,13 +155,14 @@ def duration_findings(config: TrainConfig, job: Job, site: Site, speed: Speed, s
     else:
         number = "one life" if found.lives == 1 else f"{found.lives:,} lives"
         yield Finding("ok", "wall time", f"{text}: {number} of {_limit(config, job)}")
-    yield from _between_checkpoints(config, found, speed)
+    if found.steps:
+        yield from _between_checkpoints(config, found, speed)
 
 
 def _unending(config: TrainConfig, found: Duration, speed: Speed) -> Finding | None:
     """Evaluations that no life gets to the end of, if there are such."""
     life_s = max(found.life_s or 0.0, 0.0)
-    if life_s <= speed.step_s or found.end_s <= life_s:
+    if (found.steps and life_s <= speed.step_s) or found.end_s <= life_s:
         return None
     whole_s, key = found.evaluation_s, "data.held_out"
     what = f"an evaluation of {config.data.held_out!r} takes {time_in_words(whole_s)}"

@@ -11,8 +11,8 @@ def speed(step_s=10.0, *, there=True, evaluation_s=0.0, startup_s=0.0, final_s=0
     return Speed(step_s, step_s, step_s, step_s, startup_s, evaluation_s, "a test", there, final_s)
 
 
-def look(config, job, site, found, done=0):
-    return {each.topic: each for each in duration_findings(config, job, site, found, done)}
+def look(config, job, site, found, done=0, *, complete=False):
+    return {each.topic: each for each in duration_findings(config, job, site, found, done, complete=complete)}
 
 
 def test_time_of_what_is_left(train_config):
@@ -29,7 +29,9 @@ def test_the_final_evaluation_takes_time_once(train_config):
     config = train_config(steps=1000, evaluate=evaluate)
     assert foretell(config, measured, 0, None).work_s == 10_000 + 4 * 50 + 4000
     assert foretell(config, measured, 600, None).work_s == 4_000 + 2 * 50 + 4000
-    assert foretell(config, measured, 1000, None).work_s == 0
+    assert foretell(config, measured, 1000, None).work_s == 50 + 4000  # that life does both again
+    assert foretell(config, measured, 1000, None, complete=True).work_s == 0
+    assert foretell(config, measured, 1001, None).work_s == 0
     assert foretell(config, measured, 0, 2 * HOUR).lives == 2
     without = train_config(steps=1000, evaluate=evaluate | {"final_split": None})
     assert foretell(without, measured, 0, None).work_s == 10_000 + 4 * 50
@@ -117,7 +119,21 @@ def test_a_step_longer_than_a_life(train_config, job, site):
 
 
 def test_nothing_is_left(train_config, job, site):
-    assert not look(train_config(steps=6), job(), site(), speed(), done=6)
+    assert not look(train_config(steps=6), job(), site(), speed(evaluation_s=1.0), done=6, complete=True)
+    assert not look(train_config(steps=6, data={"train": ["data"], "held_out": None}), job(), site(), speed(), done=6)
+
+
+def test_only_the_final_evaluation_is_left(train_config, job, site):
+    config = train_config(steps=6, evaluate={"final_split": "val"})
+    hour = job(time_limit="01:01:00"), site(signal_before_end_s=60)
+    found = look(config, *hour, speed(evaluation_s=600.0, final_s=3000.0), done=6)
+    assert found["wall time"].text == (
+        "1 h for the evaluations after the last step, 1 node-hours: one life of 01:01:00"
+    )
+    assert "checkpoint" not in found
+    # No step is to be taken, however long it would be.
+    assert look(config, *hour, speed(step_s=4000.0, final_s=3000.0), done=6)["wall time"].level == "ok"
+    assert look(config, *hour, speed(step_s=4000.0, final_s=4000.0), done=6)["evaluation"].level == "error"
 
 
 def test_checkpoints_of_long_steps(train_config, job, site):
