@@ -160,6 +160,7 @@ class Derived(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         """Its name, and the section of `targets` that a training run would have for it."""
+        from matsci_hpc.config.threshold import unfit_threshold
         from matsci_hpc.config.train import Target
 
         if isinstance(value, tuple):
@@ -179,6 +180,8 @@ class Derived(click.ParamType):  # type: ignore[type-arg]
             threshold = math.nan
         if not math.isfinite(threshold):
             self.fail(f"{value!r}: {number!r} is no number; write one in the unit of {other}, such as 1e-6", param, ctx)
+        if (why := unfit_threshold(threshold)) is not None:
+            self.fail(f"{value!r}: {why}", param, ctx)
         return name, Target(of=other, below=threshold) if sign == "<" else Target(of=other, above=threshold)
 
 
