@@ -156,7 +156,7 @@ class Derived(click.ParamType):  # type: ignore[type-arg]
     """A yes-or-no target that follows from a number, such as metal=band_gap<1e-6."""
 
     name = "NAME=OTHER<VALUE"
-    _form = re.compile(r"\s*([^=<>.\s]+)\s*=\s*([^=<>\s]+)\s*([<>])\s*([^=<>\s]+)\s*")
+    _form = re.compile(r"\s*([^=<>]*[^=<>\s])\s*=\s*([^=<>\s]+)\s*([<>])\s*([^=<>\s]+)\s*")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         """Its name, and the section of `targets` that a training run would have for it."""
@@ -167,13 +167,15 @@ class Derived(click.ParamType):  # type: ignore[type-arg]
             return value
         found = self._form.fullmatch(str(value))
         if found is None:
-            self.fail(
-                f'{value!r} is not NAME=OTHER<VALUE or NAME=OTHER>VALUE, such as "metal=band_gap<1e-6"; put it in '
-                "quotes, for < and > mean files to the shell",
-                param,
-                ctx,
-            )
+            what = f'{value!r} is not NAME=OTHER<VALUE or NAME=OTHER>VALUE, such as "metal=band_gap<1e-6"'
+            if not set("<>") & set(str(value)):
+                what += "; put it in quotes, for < and > mean files to the shell"
+            self.fail(what, param, ctx)
         name, other, sign, number = found.groups()
+        if re.search(r"[.\s]", name):
+            self.fail(
+                f"{value!r}: a target cannot be called {name!r}: a name has no dots, spaces, =, < or >", param, ctx
+            )
         try:
             threshold = float(number)
         except ValueError:

@@ -255,7 +255,9 @@ def test_what_is_derived_is_judged_beside_what_the_data_have(crystals):
     ("derive", "said"),
     {
         ("wide=gap",): "'wide=gap' is not NAME=OTHER<VALUE or NAME=OTHER>VALUE",
-        ("wide=gap<=2",): "put it in quotes",
+        ("wide=gap<=2",): "is not NAME=OTHER<VALUE",
+        ("wi.de=gap<2",): "'wi.de=gap<2': a target cannot be called 'wi.de': a name has no dots, spaces, =, < or >",
+        ("wi de = gap > 2",): "a target cannot be called 'wi de': a name has no dots",
         ("gap<2",): "is not NAME=OTHER<VALUE",
         ("wide=gap<two",): "'two' is no number; write one in the unit of gap",
         ("wide=gap<nan",): "'nan' is no number",
@@ -274,7 +276,10 @@ def test_what_cannot_be_derived_ends_with_a_message(crystals, tmp_path, derive, 
     error = result.exception
     exit_code = error.exit_code if isinstance(error, UserInputError) else result.exit_code
     assert exit_code == 2
-    assert said in " ".join((result.output + str(error)).split())
+    message = " ".join((result.output + str(error)).split())
+    assert said in message
+    # What has arrived with < or > was in quotes.
+    assert ("put it in quotes" in message) == (derive == ("wide=gap",))
     assert not (tmp_path / "out").exists()
 
 
