@@ -156,29 +156,34 @@ class Derived(click.ParamType):  # type: ignore[type-arg]
     """A yes-or-no target that follows from a number, such as metal=band_gap<1e-6."""
 
     name = "NAME=OTHER<VALUE"
-    _form = re.compile(r"\s*([^=<>.\s]+)\s*=\s*([^=<>\s]+)\s*([<>])\s*([^=<>\s]+)\s*")
+    _form = re.compile(r"\s*([^=<>]*[^=<>\s])\s*=\s*([^=<>\s]+)\s*([<>])\s*([^=<>\s]+)\s*")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         """Its name, and the section of `targets` that a training run would have for it."""
+        from matsci_hpc.config.threshold import unfit_threshold
         from matsci_hpc.config.train import Target
 
         if isinstance(value, tuple):
             return value
         found = self._form.fullmatch(str(value))
         if found is None:
-            self.fail(
-                f'{value!r} is not NAME=OTHER<VALUE or NAME=OTHER>VALUE, such as "metal=band_gap<1e-6"; put it in '
-                "quotes, for < and > mean files to the shell",
-                param,
-                ctx,
-            )
+            what = f'{value!r} is not NAME=OTHER<VALUE or NAME=OTHER>VALUE, such as "metal=band_gap<1e-6"'
+            if not set("<>") & set(str(value)):
+                what += "; put it in quotes, for < and > mean files to the shell"
+            self.fail(what, param, ctx)
         name, other, sign, number = found.groups()
+        if re.search(r"[.\s]", name):
+            self.fail(
+                f"{value!r}: a target cannot be called {name!r}: a name has no dots, spaces, =, < or >", param, ctx
+            )
         try:
             threshold = float(number)
         except ValueError:
             threshold = math.nan
         if not math.isfinite(threshold):
             self.fail(f"{value!r}: {number!r} is no number; write one in the unit of {other}, such as 1e-6", param, ctx)
+        if (why := unfit_threshold(threshold)) is not None:
+            self.fail(f"{value!r}: {why}", param, ctx)
         return name, Target(of=other, below=threshold) if sign == "<" else Target(of=other, above=threshold)
 
 

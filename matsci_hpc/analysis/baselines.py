@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -106,7 +107,7 @@ def require_sklearn() -> None:
 
 
 def baselines(settings: BaselineSettings) -> Iterator[Score]:
-    """Judge both models on each target, size and seed.
+    """Judge both models on each target, size and seed; warn where a derived target has training samples of one class.
 
     Raises:
         UserInputError: no such data set, target or split, or a size beyond the split.
@@ -127,6 +128,11 @@ def baselines(settings: BaselineSettings) -> Iterator[Score]:
         there = [value >= 0 if spec.kind == "class" else np.isfinite(value) for value in values]
         if not there[1].any():
             raise UserInputError(f"{name}: no sample of split {settings.split!r} carries it")
+        if target.derivation is not None:
+            labels = values[0][there[0]]
+            what = target.derivation.of_one_class(int(labels.sum()), len(labels)) if len(labels) else None
+            if what is not None:
+                print(f"matsci-hpc: warning: --derive {name}: {what}", file=sys.stderr, flush=True)
         for size in settings.sizes:
             for seed in settings.seeds:
                 drawn = np.arange(len(learn))

@@ -35,8 +35,9 @@ def _table_lines(run: Run) -> Iterator[tuple[object, ...]]:
         for family in rows:
             title = f"point groups of {target} by family"
             yield title, family.name, "samples", family.samples, ""
-            yield title, family.name, "group right", family.group_right, ""
-            yield title, family.name, "family right", family.family_right, ""
+            for quantity, share in (("group right", family.group_right), ("family right", family.family_right)):
+                if share is not None:
+                    yield title, family.name, quantity, share, ""
     for part in step_times(run):
         yield "time of a step", part["name"], "time", part["time_s"], "s"
         yield "time of a step", part["name"], "share", part["share"], ""

@@ -13,6 +13,7 @@ from matsci_hpc.config.gradient_targets import refuse_bad_gradients
 from matsci_hpc.config.job import JobRequest
 from matsci_hpc.config.model import Egnn, Model
 from matsci_hpc.config.records import Records
+from matsci_hpc.config.threshold import Threshold
 from matsci_hpc.config.weighting import Weighting
 
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -130,9 +131,9 @@ class Target(Section):
     """Take off an energy of each element first, fitted to the training split by least squares (docs/targets.md)."""
     of: str | None = None
     """Derive a yes-or-no target from a number of the data sets: {of: band_gap, below: 1.0e-6} is yes for metals."""
-    below: float | None = None
+    below: Threshold | None = None
     """With `of`: yes below this value, in the unit of that target."""
-    above: float | None = None
+    above: Threshold | None = None
     """With `of`: yes above this value."""
 
     gradient_of: str | None = None

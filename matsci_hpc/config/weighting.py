@@ -6,6 +6,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from matsci_hpc.config.base import Section
 
+MAX_FACTOR = 1e4
+"""Bound of learned weights, if the config gives none."""
+
 
 class Weighting(Section):
     """Weights of the targets, which multiply those of `targets.NAME.weight`."""
@@ -17,7 +20,7 @@ class Weighting(Section):
     rate: PositiveFloat | None = None
     """How fast weights are learned. `uncertainty`: learning rate of Adam on the log-variances, 0.01 if left out.
     `gradnorm`: part of the way that a weight goes at each update, on a log scale, 0.1 if left out."""
-    max_factor: float = Field(default=1e4, gt=1.0)
+    max_factor: float = Field(default=MAX_FACTOR, gt=1.0)
     """With `uncertainty`: by so much a learned variance raises or lowers a weight at most. Without a bound that of a
     target which is learned to almost no loss would grow for as long as the run goes on."""
     alpha: NonNegativeFloat = 1.5
@@ -27,10 +30,15 @@ class Weighting(Section):
     each target."""
 
     @model_validator(mode="after")
-    def _fixed_needs_nothing(self) -> Self:
+    def _settings_are_of_the_rule(self) -> Self:
         if self.rule == "fixed" and self.rate is not None:
             raise ValueError(
                 "rate is for weights that are learned: set rule to uncertainty or gradnorm, or leave it out"
+            )
+        # The default may stand there, for every run writes it into its config.
+        if self.rule != "uncertainty" and self.max_factor != MAX_FACTOR:
+            raise ValueError(
+                "max_factor is for weights that uncertainty learns: set rule to uncertainty, or leave it out"
             )
         if self.rule == "gradnorm" and self.rate is not None and self.rate > 1:
             raise ValueError(f"rate is a part of the way with gradnorm, 1 at most, not {self.rate:g}")

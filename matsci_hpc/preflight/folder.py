@@ -40,7 +40,7 @@ def run_findings(config: TrainConfig) -> Iterator[Finding]:
             yield from (Finding("error", "run_dir", line) for line in str(error).splitlines())
             return
     done = steps_done(folder)
-    if done is not None and done >= config.steps:
+    if done is not None and is_complete(config):
         advice = "raise steps to go on, or choose another run_dir"
         yield Finding("warning", "run_dir", f"{folder}: complete with {done:,} steps, nothing is left to do", advice)
     elif step > config.steps:
@@ -101,3 +101,9 @@ def steps_done(folder: Path) -> int | None:
         return int(json.loads((folder / "DONE").read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def is_complete(config: TrainConfig) -> bool:
+    """Whether all steps of a run are done, and the evaluations after them."""
+    done = steps_done(config.run_dir)
+    return done is not None and done >= config.steps

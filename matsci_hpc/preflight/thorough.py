@@ -16,7 +16,7 @@ from matsci_hpc.preflight.data import read_manifests, shard_findings
 from matsci_hpc.preflight.disk import data_set_need, rooms, run_need, space_findings
 from matsci_hpc.preflight.duration import duration_findings, preparation_findings
 from matsci_hpc.preflight.finding import Finding
-from matsci_hpc.preflight.folder import newest_step
+from matsci_hpc.preflight.folder import is_complete, newest_step
 from matsci_hpc.preflight.guard import guarded
 from matsci_hpc.preflight.limits import account_findings
 from matsci_hpc.preflight.locking import flock_findings, hdf5_findings
@@ -103,7 +103,8 @@ def _measured(config: TrainConfig, subject: Subject, like: Path | None) -> Itera
     yield from guarded("memory", lambda: memory_findings(trial, job, site, _staged_bytes(config, subject)))
     speed = _speed(config, subject, trial, like)
     done = newest_step(config.run_dir)
-    yield from guarded("wall time", lambda: duration_findings(config, job, site, speed, done))
+    complete = is_complete(config)
+    yield from guarded("wall time", lambda: duration_findings(config, job, site, speed, done, complete=complete))
     yield from guarded("margin", lambda: _margin(config, subject, trial, speed))
     yield from guarded("disk", lambda: space_findings(run_need(config, trial.checkpoint_bytes), rooms(config.run_dir)))
 

@@ -39,6 +39,20 @@ class Derivation:
         yes: NDArray[np.bool_] = self._yes(values)
         return np.where(np.isnan(values), values, yes.astype(np.float32))
 
+    def of_one_class(self, yes: int, samples: int) -> str | None:
+        """What to tell a person if all training samples are yes, or all are no; else None.
+
+        Args:
+            yes: training samples that are it.
+            samples: that carry the target.
+        """
+        if 0 < yes < samples:
+            return None
+        return (
+            f"{_in_words(self.source, self.threshold, below=self.below)}, and all {samples:,} training samples are "
+            f"{'yes' if yes else 'no'}: there is nothing to tell apart; choose another threshold"
+        )
+
     def _yes(self, values: Any) -> Any:
         # As float32, as which values are stored, so that one that equals it does so in runs of float64, too.
         threshold = float(np.float32(self.threshold))
@@ -79,12 +93,16 @@ def derivation_of(
 
 def derived_otherwise(there: Target | None, here: Target | None) -> str | None:
     """How a target of one name follows from another one in two configs, if not in the same way; else None."""
-    before, now = _in_words(there), _in_words(here)
+    before, now = _origin(there), _origin(here)
     return None if before == now else f"it is {before} there and {now} here"
 
 
-def _in_words(section: Target | None) -> str:
+def _origin(section: Target | None) -> str:
     if section is None or section.of is None:
         return "a target of the data sets"
     below = section.below is not None
-    return f"yes where {section.of} is {'below' if below else 'above'} {section.below if below else section.above:g}"
+    return _in_words(section.of, section.below if below else section.above, below=below)
+
+
+def _in_words(source: str, threshold: float | None, *, below: bool) -> str:
+    return f"yes where {source} is {'below' if below else 'above'} {threshold:g}"

@@ -3,6 +3,7 @@
 Rank 0 reads their sources once in each life of a run and tells the others.
 """
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,8 @@ def with_labels_counted(
 ) -> list[Task]:
     """The tasks, with the training samples that are yes where a target is derived; collective.
 
+    Rank 0 warns of a target of which all training samples are of one class.
+
     Raises:
         MachineError: a shard cannot be read.
     """
@@ -32,6 +35,10 @@ def with_labels_counted(
     found: dict[str, int] = on_first(
         comm, lambda: {task.name: _training_yes(task, config.data.split, collection, comm) for task in derived}
     )
+    if comm.rank == 0:
+        for task in derived:
+            if task.derivation and (what := task.derivation.of_one_class(found[task.name], task.statistics.count)):
+                print(f"matsci-hpc: warning: targets.{task.name}: {what}", file=sys.stderr, flush=True)
     return [replace(task, training_yes=found.get(task.name)) for task in tasks]
 
 

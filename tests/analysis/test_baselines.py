@@ -227,6 +227,23 @@ def test_the_command_judges_what_is_derived(crystals, tmp_path):
         assert read[name].is_of(Metric(target="wide", name=name))
 
 
+def test_derived_labels_of_one_class_are_told_of_once(crystals, capsys):
+    collection = Collection([crystals])
+    gaps = target_values(collection, "gap", collection.in_split("train"))
+    gaps = gaps[np.isfinite(gaps)]
+    derived = {
+        "every": Target(of="gap", above=-1.0),
+        "none": Target(of="gap", above=float(gaps.max())),
+        "most": Target(of="gap", above=float(gaps.min())),
+    }
+    settings = BaselineSettings(crystals, tuple(derived), split="val", trees=4, seeds=(0, 1), derived=derived)
+    scores = [each for each in baselines(settings) if each.model == FOREST]
+    assert [each.target for each in scores] == ["every", "every", "none", "none", "most", "most"]
+    every, none = capsys.readouterr().err.splitlines()
+    assert f"--derive every: yes where gap is above -1, and all {len(gaps)} training samples are yes" in every
+    assert f"--derive none: yes where gap is above {gaps.max():g}, and all {len(gaps)} training samples are no" in none
+
+
 def test_what_is_derived_is_judged_beside_what_the_data_have(crystals):
     collection = Collection([crystals])
     wide = {"wide": Target(of="gap", above=2)}
@@ -238,10 +255,14 @@ def test_what_is_derived_is_judged_beside_what_the_data_have(crystals):
     ("derive", "said"),
     {
         ("wide=gap",): "'wide=gap' is not NAME=OTHER<VALUE or NAME=OTHER>VALUE",
-        ("wide=gap<=2",): "put it in quotes",
+        ("wide=gap<=2",): "is not NAME=OTHER<VALUE",
+        ("wi.de=gap<2",): "'wi.de=gap<2': a target cannot be called 'wi.de': a name has no dots, spaces, =, < or >",
+        ("wi de = gap > 2",): "a target cannot be called 'wi de': a name has no dots",
         ("gap<2",): "is not NAME=OTHER<VALUE",
         ("wide=gap<two",): "'two' is no number; write one in the unit of gap",
         ("wide=gap<nan",): "'nan' is no number",
+        ("wide=gap<1e-50",): "'wide=gap<1e-50': 1e-50 is 0 in the float32 in which data sets store values",
+        ("wide=gap>1e40",): "'wide=gap>1e40': 1e+40 is beyond the float32 in which data sets store values",
         ("wide=family<2",): "--derive wide: 'family' is no number of a structure here; these are: gap",
         ("metal=gap<2",): "--derive metal: the data sets have a target of this name",
         ("wide=gap<2", "wide=gap>2"): "wide is derived twice",
@@ -255,7 +276,10 @@ def test_what_cannot_be_derived_ends_with_a_message(crystals, tmp_path, derive, 
     error = result.exception
     exit_code = error.exit_code if isinstance(error, UserInputError) else result.exit_code
     assert exit_code == 2
-    assert said in " ".join((result.output + str(error)).split())
+    message = " ".join((result.output + str(error)).split())
+    assert said in message
+    # What has arrived with < or > was in quotes.
+    assert ("put it in quotes" in message) == (derive == ("wide=gap",))
     assert not (tmp_path / "out").exists()
 
 

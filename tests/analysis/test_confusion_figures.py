@@ -87,6 +87,19 @@ def test_tables_of_families_are_on_the_page_in_markdown_and_in_csv(run_with):
     }
 
 
+def test_families_without_samples_have_no_shares_in_csv(run_with):
+    entry = confusion(GROUPS, right=30)
+    empty = {name for name in GROUPS if point_groups.family(name) == "icosahedral"}
+    entry["counts"] = [
+        [0] * len(GROUPS) if name in empty else row for name, row in zip(GROUPS, entry["counts"], strict=True)
+    ]
+    run = run_with({"confusion": {"point_group": entry}})
+    rows = [row for row in csv.DictReader(io.StringIO(run_tables_csv(run))) if row["table"].startswith("point groups")]
+    assert [(row["quantity"], row["value"]) for row in rows if row["name"] == "icosahedral"] == [("samples", "0")]
+    assert all(row["value"] for row in rows)
+    assert len(rows) == 3 * len(point_groups.FAMILIES) - 2
+
+
 @pytest.mark.parametrize("names", [[f"class {number}" for number in range(40)], ["C1", "Ci", "Cs", "T"]])
 def test_other_classes_and_few_ones_have_no_families(run_with, names):
     run = run_with({"confusion": {"kind": confusion(names, right=10)}})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from preparation import run_program
+from ranks import run_ranks
 from record_inputs import write_records
 
 SITE = "scheduler: slurm\nranks_per_node: 2\ncores_per_node: 4\nmemory_per_node: 64G\ntime_limit: '01:00:00'\n"
@@ -67,6 +68,17 @@ def test_too_little_memory(here):
     done = check("train.yaml", "job.memory=20M", "--site", "./site.yaml", "--json", cwd=here)
     assert done.returncode == 2
     assert "too little even for the tensors" in findings(done)["error", "memory"]["text"]
+
+
+def test_a_run_that_lacks_only_its_final_evaluation(here, train_config):
+    """As one that was killed in it."""
+    config = train_config(steps=4, evaluate={"final_split": "val"})
+    trained = run_ranks(1, "train", here / "train.yaml")
+    assert trained.returncode == 0, trained.stderr
+    assert ("ok", "wall time") not in findings(check("train.yaml", "--site", "./site.yaml", "--json", cwd=here))
+    (config.run_dir / "DONE").unlink()
+    found = findings(check("train.yaml", "--site", "./site.yaml", "--json", cwd=here))
+    assert "for the evaluations after the last step" in found["ok", "wall time"]["text"]
 
 
 def test_a_chain(here):

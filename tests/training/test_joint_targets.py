@@ -8,7 +8,7 @@ from test_exactness import assert_same_run
 
 from matsci_hpc.config.data import Data
 from matsci_hpc.config.loading import load_config
-from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.config.train import Target, TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.loading.collate import collate
 from matsci_hpc.loading.collection import Collection
@@ -123,6 +123,30 @@ def test_chance_of_a_derived_target_is_of_the_training_samples(crystals, train, 
     assert task.measure.commonest == most
 
 
+@pytest.mark.parametrize("threshold", [0.0, -0.0, 1.5e-45, 1e-6, float(np.finfo(np.float32).max)])
+def test_thresholds_that_float32_has_are_taken(threshold):
+    section = Target(of="gap", below=threshold)
+    assert section.below == threshold
+    assert (np.float32(section.below) == 0) == (threshold == 0)
+
+
+@pytest.mark.mpi
+def test_training_samples_of_one_class_are_told_of_once(crystals, config, tmp_path):
+    collection = Collection([crystals])
+    gaps = target_values(collection, "gap", collection.in_split("train"))
+    gaps = np.sort(gaps[np.isfinite(gaps)])
+    words = [f"run_dir={tmp_path / 'run'}", "steps=1"]
+    none, most, every = float(gaps[0]), float(gaps[-1]), float(gaps[-1]) + 1  # the largest gap is not below itself
+    for name, threshold in {"none": none, "most": most, "every": every}.items():
+        words.append(f"targets.{name}={{of: gap, below: {threshold!r}}}")
+    done = run_ranks(2, "train", config, *words)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "warning: targets." in line]
+    for line, (name, threshold, label) in zip(said, [("every", every, "yes"), ("none", none, "no")], strict=True):
+        assert f"targets.{name}: yes where gap is below {threshold:g}, and all {len(gaps)} training" in line
+        assert f"samples are {label}: there is nothing to tell apart" in line
+
+
 def test_what_cannot_be_derived_is_refused(materials, config):
     data = Collection([materials["3dsc"]])
     for targets, said in {
@@ -131,6 +155,10 @@ def test_what_cannot_be_derived_is_refused(materials, config):
         "{metal: {of: band_gap}}": "either below or above",
         "{metal: {of: band_gap, below: 1, above: 2}}": "either below or above",
         "{band_gap: {below: 1}}": "give of",
+        "{metal: {of: band_gap, below: 1.0e-50}}": r"targets.metal.below: .*1e-50 is 0 in the float32",
+        "{metal: {of: band_gap, above: -1.0e-46}}": r"targets.metal.above: .*-1e-46 is 0 in the float32",
+        "{metal: {of: band_gap, above: 1.0e40}}": r"targets.metal.above: .*1e\+40 is beyond the float32",
+        "{metal: {of: band_gap, below: -3.41e38}}": r"-3.41e\+38 is beyond the float32",
         "{metal: {of: band_gap, below: 1, references: true}}": "it is a binary target",
     }.items():
         with pytest.raises(UserInputError, match=said):

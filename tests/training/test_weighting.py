@@ -9,7 +9,7 @@ from ranks import run_ranks
 from safetensors.torch import load_file
 from test_exactness import assert_same_run
 
-from matsci_hpc.config.loading import load_config
+from matsci_hpc.config.loading import dump_config, load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.shards.statistics import TargetStatistics
@@ -225,9 +225,24 @@ def test_other_weighting_and_what_does_not_go_with_it_are_refused(materials, tra
     for given, said in {
         ("weighting={rate: 0.1}",): "rate is for weights that are learned",
         ("weighting={rule: gradnorm, rate: 2}",): "1 at most",
+        (
+            "weighting={max_factor: 50}",
+        ): "max_factor is for weights that uncertainty learns: set rule to uncertainty, or",
+        ("weighting={rule: fixed, max_factor: 50}",): "max_factor is for weights that uncertainty learns",
+        ("weighting={rule: gradnorm, max_factor: 50}",): "max_factor is for weights that uncertainty learns",
         ("weighting={rule: uncertainty, max_factor: 1}",): "greater than 1",
         ("weighting={rule: gradnrom}",): "gradnorm",
         ("weighting.rule=gradnorm", "optimize=compile"): "set optimize: none",
     }.items():
         with pytest.raises(UserInputError, match=said):
             load_config(TrainConfig, config, given)
+
+
+@pytest.mark.parametrize("rule", ["fixed", "uncertainty", "gradnorm"])
+def test_the_config_that_a_run_writes_is_read_again(rule, config, tmp_path):
+    """It spells out defaults, those of other rules, too."""
+    first = load_config(TrainConfig, config, [f"weighting.rule={rule}"])
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(first))
+    assert "max_factor" in path.read_text()
+    assert load_config(TrainConfig, path) == first

@@ -23,11 +23,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from matsci_hpc.config.weighting import MAX_FACTOR
 from matsci_hpc.training.tasks import Task
 from matsci_hpc.training.weights.base import Losses
 
 RATE = 0.01
-MAX_FACTOR = 1e4
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 
