@@ -56,6 +56,9 @@ def _chain(begin: Path) -> Iterator[PretrainingCost]:
     for _ in range(LONGEST_CHAIN):
         if place is None:
             return
+        if place.suffix == ".safetensors":
+            yield PretrainingCost(str(place), problem=f"{place} is an exported file, which does not tell")
+            return
         folder = place.parent.parent if place.parent.name == "checkpoints" else place
         try:
             run = read_run(folder)

@@ -20,7 +20,7 @@ class Arm(Section):
     """One of the ways to train that are compared."""
 
     init_from: Path | None = None
-    """Run or checkpoint whose encoder the runs of this arm begin with; left out, they begin at random."""
+    """Run, checkpoint or exported file whose encoder the runs of this arm begin with; left out, it is a random one."""
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
     """Keys of the base, `key.sub`, that this arm has otherwise. Without more words only keys of `optimizer`, `schedule`
     and `fine_tune` may differ between arms; others change the budget, and `allow` has to name them."""

@@ -240,9 +240,9 @@ class TrainConfig(Section):
     """Of the parameters and the order of the samples."""
     data: Data
     init_from: Path | None = None
-    """Fine-tuning: folder of another run (its best checkpoint, else its newest usable one), or one checkpoint folder,
-    whose encoder this run starts from, averaged if it holds averages. `model` must be as there but for `readout` and
-    `head_layers`. Once this run has a checkpoint of its own it goes on from that."""
+    """Fine-tuning: folder of another run (its best checkpoint, else its newest usable one), one checkpoint folder, or a
+    file of `matsci-hpc export`, whose encoder this run starts from, averaged if it holds averages. `model` must be as
+    there but for `readout` and `head_layers`. Once this run has a checkpoint of its own it goes on from that."""
     fine_tune: FineTune = FineTune()
     """What else is taken from there, what is frozen, and how fast the encoder learns."""
     steps: PositiveInt

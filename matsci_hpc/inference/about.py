@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from matsci_hpc.config.model import Model as ModelSection
 from matsci_hpc.targets import TargetSpec
 from matsci_hpc.training.learned import Learned
+from matsci_hpc.training.learned_from import LearnedFrom, Lengths
 
 
 class _Strict(BaseModel):
@@ -45,8 +46,24 @@ class About(_Strict):
     origin: Origin
     elements: tuple[int, ...] | None = None
     """Atomic numbers of the training samples; None where they were not looked up."""
+    lengths: Lengths | None = None
+    """Unit of the positions that it was trained on; None where the run did not say."""
+    edges_per_atom: float | None = None
+    """Mean over all of its data; likewise."""
 
     @property
     def specs(self) -> dict[str, TargetSpec]:
         """Kind, unit and classes of each target."""
         return {name: each.spec for name, each in self.learned.targets.items()}
+
+    @property
+    def learned_from(self) -> LearnedFrom:
+        """From what kind of data it was learned, as a checkpoint of its run says it."""
+        return LearnedFrom(
+            targets=self.specs,
+            cutoff_angstrom=self.learned.cutoff_angstrom,
+            rule=self.learned.neighbor_rule,
+            lengths=self.lengths,
+            edges_per_atom=self.edges_per_atom,
+            earlier_elements=None if self.elements is None else list(self.elements),
+        )

@@ -125,13 +125,16 @@ def read_run(path: Path, wanted: str | None = None) -> RunModel:
         git=_record(run.provenance, dict).get("git"),
         data=learned_from(named_data(run), config.data),
     )
-    elements = learned_elements(checkpoint, read_learned_from(checkpoint))
+    known = read_learned_from(checkpoint)
+    elements = learned_elements(checkpoint, known)
     about = About(
         model=config.model,
         learned=_learned(run, config),
         precision=config.precision,
         origin=origin,
         elements=None if elements is None else tuple(elements),
+        lengths=known.lengths,
+        edges_per_atom=known.edges_per_atom,
     )
     return RunModel(about, tensors, checkpoint, config)
 

@@ -10,6 +10,7 @@ from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.inference.card import Cost, Earlier
 from matsci_hpc.inference.from_run import RunModel, learned_from, named_data
+from matsci_hpc.inference.model_file import SUFFIX, read_model
 from matsci_hpc.telemetry.lines import whole_lines
 from matsci_hpc.training.learned_from import LearnedFrom, learned_elements, read_learned_from
 from matsci_hpc.training.run_folder import RunFolder
@@ -42,12 +43,23 @@ def earlier_runs(run: RunFolder) -> list[Earlier]:
     """The run that this one began with, the one that that began with, and so on; of one that is gone, its name."""
     found: list[Earlier] = []
     while len(found) < LONGEST_CHAIN and (origin := _origin(run)) is not None:
-        run = RunFolder(Path(str(origin["path"])).parent.parent)
-        step = int(origin["step"])
+        step, path = int(origin["step"]), Path(str(origin["path"]))
+        if path.suffix == SUFFIX:
+            return [*found, _exported(path, step, str(origin.get("checksum", "")))]
+        run = RunFolder(path.parent.parent)
         there = run.provenance.is_file()
         cost = cost_until(run, step) if there else None
         found.append(Earlier(run.path.name, step, str(origin.get("checksum", "")), _data(run), cost))
     return found
+
+
+def _exported(file: Path, step: int, checksum: str) -> Earlier:
+    """The run that a file was exported of: what the file says of it while it is there; its cost it does not say."""
+    try:
+        origin = read_model(file)[0].origin
+    except UserInputError:
+        return Earlier(file.name, step, checksum, [], None)
+    return Earlier(origin.run, step, checksum, origin.data, None)
 
 
 def elements_apart(found: RunModel) -> tuple[list[int] | None, list[int] | None]:

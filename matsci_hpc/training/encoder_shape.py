@@ -22,7 +22,21 @@ def refuse_other_shape(path: Path, model: Model) -> None:
     Raises:
         UserInputError: they differ; says which keys to set.
     """
-    there = flat(load_config(TrainConfig, path / "config.yaml").model.model_dump(mode="json"))
+    refuse_unlike(path, load_config(TrainConfig, path / "config.yaml").model, model)
+
+
+def refuse_unlike(path: Path, known: Model, model: Model) -> None:
+    """See to it that two encoders have the same sizes.
+
+    Args:
+        path: where the one is kept, for messages.
+        known: the section of that one.
+        model: of the run.
+
+    Raises:
+        UserInputError: they differ; says which keys to set.
+    """
+    there = flat(known.model_dump(mode="json"))
     here = flat(model.model_dump(mode="json"))
     keys = ["name"]  # of another encoder, the other keys tell nothing
     if here["name"] == there["name"]:

@@ -10,8 +10,10 @@ import torch
 
 from matsci_hpc.config.fine_tune import FineTune
 from matsci_hpc.config.loading import load_config
-from matsci_hpc.config.train import TrainConfig
+from matsci_hpc.config.model import Model as ModelSection
+from matsci_hpc.config.train import Target, TrainConfig
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.inference.model_file import read_model
 from matsci_hpc.loading.collection import Collection
 from matsci_hpc.models.registry import Model
 from matsci_hpc.parallel.together import on_every, on_first
@@ -77,6 +79,21 @@ class Beginning:
         return {key: value for key, value in asdict(self).items() if key in keys}
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What the one that a run begins with learned.
+
+    Attributes:
+        model: its section.
+        targets: of its config; of an exported file those that are derived.
+        known: from what kind of data.
+    """
+
+    model: ModelSection
+    targets: Mapping[str, Target]
+    known: LearnedFrom
+
+
 def survey(
     config: TrainConfig,
     model: Model,
@@ -104,7 +121,8 @@ def survey(
     path = Path(found.origin.path)
     shapes, moments = saved_shapes(path), saved_shapes(path, OPTIMIZER)
     refuse_other_parameters(path, model, shapes)
-    known = read_learned_from(path)
+    before = _before(path)
+    known = before.known
     parameters = taken_parameters(model, section.reinitialize)
     numbers = sum(each.numel() for each in parameters.values())
     averaged = ", averaged" if found.origin.weights == "average" else ""
@@ -118,13 +136,12 @@ def survey(
             }
         )
     _judge_moments(found, section.optimizer, list(parameters), moments)
-    before = load_config(TrainConfig, path / "config.yaml")
     why_not = "fine_tune.heads is new" if section.heads == "new" else None
     names = before.targets.keys() | config.targets.keys()
     derived = {name: derived_otherwise(before.targets.get(name), config.targets.get(name)) for name in names}
     _judge_heads(found, why_not, derived, model, tasks, known.targets, shapes)
     found.differences += [*neighbor_misfits(path, known, learned_here(collection, tasks), section.neighbors)]
-    found.differences += _other_readout(before, config)
+    found.differences += _other_readout(before.model, config)
     if ELEMENTS in parameters or ELEMENTS not in dict(model.named_parameters()):
         found.elements = learned_elements(path, known)
         found.warnings += [*element_misfit(path, found.elements, collection, section.elements, progress)]
@@ -266,8 +283,22 @@ def _why_no_head(model: Model, task: Task, there: Mapping[str, Any] | None, shap
     return None
 
 
-def _other_readout(before: TrainConfig, config: TrainConfig) -> list[str]:
-    there, here = before.model.readout, config.model.readout
+def _before(path: Path) -> _Before:
+    if not path.is_file():
+        config = load_config(TrainConfig, path / "config.yaml")
+        return _Before(config.model, config.targets, read_learned_from(path))
+    about, _ = read_model(path)
+    derivations = {name: each.derivation for name, each in about.learned.targets.items()}
+    targets = {
+        name: Target(of=each.source, **{"below" if each.below else "above": each.threshold})
+        for name, each in derivations.items()
+        if each is not None
+    }
+    return _Before(about.model, targets, about.learned_from)
+
+
+def _other_readout(before: ModelSection, config: TrainConfig) -> list[str]:
+    there, here = before.readout, config.model.readout
     return [f"model.readout is {here} here and {there} there"] if there != here else []
 
 

@@ -1,7 +1,8 @@
 """Fine-tuning: the encoder of another run as the start of this one.
 
-Which checkpoint that is, and its parameters: their average where that run kept one, for it is what was evaluated. What
-else is taken, and whether all of it fits this run, is up to `fine_tuning.py`.
+Which checkpoint that is, and its parameters: their average where that run kept one, for it is what was evaluated; or
+the file that `matsci-hpc export` made of one. What else is taken, and whether all of it fits this run, is up to
+`fine_tuning.py`.
 """
 
 import json
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from matsci_hpc.config.model import Model as ModelSection
 from matsci_hpc.errors import MachineError, UserInputError
+from matsci_hpc.inference.model_file import read_model
 from matsci_hpc.models.registry import Model
 from matsci_hpc.training.checkpoint import (
     CHECKSUMS,
@@ -29,7 +31,7 @@ from matsci_hpc.training.checkpoint import (
     verify_checkpoint,
 )
 from matsci_hpc.training.encoder_parts import ENCODER, full_name, is_in
-from matsci_hpc.training.encoder_shape import refuse_other_shape
+from matsci_hpc.training.encoder_shape import refuse_other_shape, refuse_unlike
 
 MODEL, AVERAGE = "model.safetensors", "average.safetensors"
 
@@ -39,7 +41,7 @@ class Origin:
     """The checkpoint that an encoder comes from.
 
     Attributes:
-        path: of the checkpoint, absolute.
+        path: of the checkpoint, or of the file that was exported of one, absolute.
         step: of the run that saved it.
         weights: `model`, or `average` where the checkpoint holds one.
         checksum: XXH3-128 of the file that holds them.
@@ -59,12 +61,14 @@ def choose_origin(init_from: Path, model: ModelSection) -> Origin:
     """Find and verify the checkpoint to start from; on one rank.
 
     Args:
-        init_from: a checkpoint, or a run: its best checkpoint, else its newest one that is whole.
+        init_from: a checkpoint, an exported file, or a run: its best checkpoint, else its newest one that is whole.
         model: of the run that starts.
 
     Raises:
         UserInputError: there is no usable one, or its encoder is of another shape.
     """
+    if init_from.is_file():
+        return _exported(init_from, model)
     if (init_from / "checkpoints").is_dir():
         path = _best_or_newest(init_from)
     elif is_checkpoint_name(init_from.name) and init_from.is_dir():
@@ -72,8 +76,8 @@ def choose_origin(init_from: Path, model: ModelSection) -> Origin:
     else:
         what = "there is no such folder" if not init_from.exists() else "this is neither a run nor a checkpoint of one"
         raise UserInputError(
-            f"init_from: {init_from}: {what}; name the run_dir of a run that has saved a checkpoint, or one of its "
-            "checkpoints/step-NNNNNN"
+            f"init_from: {init_from}: {what}; name the run_dir of a run that has saved a checkpoint, one of its "
+            "checkpoints/step-NNNNNN, or a file that `matsci-hpc export` made"
         )
     try:
         state = verify_checkpoint(path)
@@ -87,6 +91,15 @@ def choose_origin(init_from: Path, model: ModelSection) -> Origin:
         raise _vanished(path, error) from None
     refuse_other_shape(path, model)
     return Origin(str(path.absolute()), state.step, file.partition(".")[0], checksum)
+
+
+def _exported(file: Path, model: ModelSection) -> Origin:
+    try:
+        about, _ = read_model(file)
+    except UserInputError as error:
+        raise UserInputError(f"init_from: {error}") from None
+    refuse_unlike(file, about.model, model)
+    return Origin(str(file.absolute()), about.origin.step, about.origin.weights, about.origin.checksum)
 
 
 def load_encoder(path: Path, model: Model, reinitialize: Collection[str] = ()) -> None:
@@ -148,9 +161,13 @@ def refuse_other_parameters(path: Path, model: Model, shapes: Mapping[str, tuple
 def saved_tensors(path: Path, file: str | None = None) -> dict[str, Tensor]:
     """All tensors in a file of a verified checkpoint; by default in that which the encoder is taken from.
 
+    An exported file has no others.
+
     Raises:
         MachineError: the checkpoint can no longer be read.
     """
+    if path.is_file():
+        return {} if file else _exported_tensors(path)
     try:
         return load_file(path / (file or _weights(path)))
     except (OSError, SafetensorError) as error:
@@ -159,10 +176,19 @@ def saved_tensors(path: Path, file: str | None = None) -> dict[str, Tensor]:
 
 def saved_shapes(path: Path, file: str | None = None) -> dict[str, tuple[int, ...]]:
     """Their shapes, read without the tensors; arguments and errors as of `saved_tensors`."""
+    if path.is_file():
+        return {name: tuple(each.shape) for name, each in saved_tensors(path, file).items()}
     try:
         with safe_open(path / (file or _weights(path)), framework="pt") as opened:
             return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
+        raise _vanished(path, error) from None
+
+
+def _exported_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_model(path)[1]
+    except UserInputError as error:
         raise _vanished(path, error) from None
 
 

@@ -325,6 +325,40 @@ def test_a_part_that_nothing_would_ever_train_is_refused(pretrained, config, tmp
     assert run_ranks(1, *words, "fine_tune.freeze_steps=3").returncode == 0
 
 
+def test_an_exported_file_is_as_good_as_its_run(pretrained, whole, config, tmp_path, lines):
+    file, heads = tmp_path / "model.safetensors", tmp_path / "whole.safetensors"
+    assert run_ranks(1, "export", pretrained, "--out", file, "--encoder-only").returncode == 0
+    assert run_ranks(1, "export", whole(1), "--out", heads).returncode == 0
+    options = ("steps=2", "fine_tune.neighbors=accept", "fine_tune.heads=matching")
+    for name, begin in (("run", pretrained), ("file", file), ("heads-run", whole(1)), ("heads-file", heads)):
+        result = run_ranks(2, "train", config, f"run_dir={tmp_path / name}", f"init_from={begin}", *options)
+        assert result.returncode == 0, result.stderr
+    for pair in (("run", "file"), ("heads-run", "heads-file")):
+        assert_same_run(lines, *(tmp_path / name for name in pair), steps=2)
+        by_run, by_file = (json.loads((tmp_path / name / "provenance.json").read_text()) for name in pair)
+        assert by_file["init_from"] | {"path": ""} == by_run["init_from"] | {"path": ""}
+        assert by_file["fine_tune"]["loaded"] == by_run["fine_tune"]["loaded"]
+        assert by_file["fine_tune"]["differences"] == by_run["fine_tune"]["differences"]
+        for one, other in zip(by_file["fine_tune"]["warnings"], by_run["fine_tune"]["warnings"], strict=True):
+            assert one.partition("its encoder")[2] == other.partition("its encoder")[2]
+    assert any("lengths are in radii" in each for each in noted(tmp_path / "file")["differences"])
+    assert "heads of family, gap, metal, with the scaling" in noted(tmp_path / "heads-file")["loaded"][1]
+    # The card of what was fine-tuned tells what the encoder had learned before, also from a file.
+    assert run_ranks(1, "export", tmp_path / "file", "--out", tmp_path / "card").returncode == 0
+    assert "clouds" in (tmp_path / "card/README.md").read_text()
+
+
+def test_an_exported_file_that_does_not_fit_is_refused(pretrained, config, tmp_path):
+    file = tmp_path / "model.safetensors"
+    assert run_ranks(1, "export", pretrained, "--out", file).returncode == 0
+    words = ["train", config, f"run_dir={tmp_path / 'run'}", f"init_from={file}", "steps=1"]
+    assert "lengths are in radii of" in error_of(run_ranks(1, *words, "fine_tune.neighbors=refuse"))
+    assert "model.width=" in error_of(run_ranks(1, *words, "fine_tune.neighbors=accept", "model.width=5"))
+    file.write_bytes(file.read_bytes()[:-4] + b"gone")
+    assert "init_from: " in (said := error_of(run_ranks(2, *words, "fine_tune.neighbors=accept")))
+    assert "damaged" in said
+
+
 def test_other_neighbours_are_refused(pretrained, config, tmp_path):
     words = ["train", config, f"run_dir={tmp_path / 'run'}", f"init_from={pretrained}", "steps=1"]
     error = error_of(run_ranks(2, *words, "fine_tune.neighbors=refuse"))
