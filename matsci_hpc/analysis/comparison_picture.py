@@ -64,7 +64,7 @@ def _draw_values(axis: Any, findings: Findings, points: Sequence[Point]) -> None
             label=plain_name(name),
         )
         values += [value for _, value in curve]
-    _dress(axis, plain_name(f"{y_title(points[0])}, {points[0].better} is better"), [each.samples for each in points])
+    _dress(axis, f"{plain_name(y_title(points[0]))}, {points[0].better} is better", [each.samples for each in points])
     if min(values) > 0 and max(values) > LOG_FROM * min(values):
         axis.set_yscale("log")
         limits = axis.get_ylim()
