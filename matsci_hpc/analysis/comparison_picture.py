@@ -12,6 +12,8 @@ from matsci_hpc.analysis.study_picture import dress, plain_name
 from matsci_hpc.comparison.findings import Findings, Point
 
 GREY_DASHES = ("--", ":", "-.", "-")
+SIDES = 1.3
+"""The axis goes from the smallest size over this to the largest times this."""
 
 
 def comparison_picture(findings: Findings) -> bytes:
@@ -40,9 +42,9 @@ def _draw_values(axis: Any, findings: Findings, points: Sequence[Point]) -> None
     values: list[float] = []
     for place, arm in enumerate(findings.comparison.arms):
         found = [(point.samples, each) for point in points if (each := point.arm(arm)) is not None]
-        chosen = look(place)
+        chosen, beside = look(place), _beside(findings, points, place)
         axis.errorbar(
-            [samples for samples, _ in found],
+            [samples * beside for samples, _ in found],
             [each.mean for _, each in found],
             yerr=[each.spread or 0.0 for _, each in found],
             color=chosen.color,
@@ -54,12 +56,16 @@ def _draw_values(axis: Any, findings: Findings, points: Sequence[Point]) -> None
             label=plain_name(arm),
         )
         values += [value for _, each in found for value in each.values]
-    for place, (name, curve) in enumerate(baseline_lines(findings, points)):
+    # One look for each of them in all rows, for there is one legend.
+    every = list(dict.fromkeys(name for row in by_metric(findings) for name, _ in baseline_lines(findings, row)))
+    for name, curve in baseline_lines(findings, points):
+        # A line between sizes would have no length where there is one size.
+        only = [curve[0][0] / SIDES, curve[0][0] * SIDES] if len(curve) == 1 else []
         axis.plot(
-            [samples for samples, _ in curve],
-            [value for _, value in curve],
+            only or [samples for samples, _ in curve],
+            [curve[0][1]] * 2 if only else [value for _, value in curve],
             color=GREY,
-            linestyle=GREY_DASHES[place % len(GREY_DASHES)],
+            linestyle=GREY_DASHES[every.index(name) % len(GREY_DASHES)],
             linewidth=1.0,
             label=plain_name(name),
         )
@@ -80,13 +86,13 @@ def _draw_effects(axis: Any, findings: Findings, points: Sequence[Point]) -> Non
         pairs = [(samples, each, each.relative) for samples, each in found if each.relative is not None]
         if not pairs:
             continue
-        chosen = look(place)
+        chosen, beside = look(place), _beside(findings, points, place)
         ends = [
             [value - (each.relative_low if each.relative_low is not None else value) for _, each, value in pairs],
             [(each.relative_high if each.relative_high is not None else value) - value for _, each, value in pairs],
         ]
         axis.errorbar(
-            [samples for samples, _, _ in pairs],
+            [samples * beside for samples, _, _ in pairs],
             [value for _, _, value in pairs],
             yerr=[[max(0.0, size) for size in side] for side in ends],
             color=chosen.color,
@@ -98,7 +104,17 @@ def _draw_effects(axis: Any, findings: Findings, points: Sequence[Point]) -> Non
     axis.axhline(0.0, color=GREY, linestyle="--", linewidth=0.8)
     reference = findings.comparison.reference
     _dress(axis, plain_name(f"difference from {reference}, 95 % interval"), [each.samples for each in points])
-    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f} %")
+    low, high = axis.get_ylim()
+    digits = next((digits for digits, span in enumerate((0.1, 0.01)) if high - low > span), 2)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.{digits}f} %")
+
+
+def _beside(findings: Findings, points: Sequence[Point], place: int) -> float:
+    """What the sizes of an arm are multiplied by, so that its bars do not hide those of the others."""
+    sizes = [each.samples for each in points]
+    middle = (len(findings.comparison.arms) - 1) / 2
+    part = 0.1 if len(sizes) == 1 else 0.01
+    return float((max(sizes) / min(sizes) * SIDES**2) ** (part * (place - middle)))
 
 
 def _dress(axis: Any, title: str, sizes: Sequence[int]) -> None:
@@ -108,4 +124,4 @@ def _dress(axis: Any, title: str, sizes: Sequence[int]) -> None:
     dress(axis)
     axis.minorticks_off()
     axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axis.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
+    axis.set_xlim(sizes[0] / SIDES, sizes[-1] * SIDES)
