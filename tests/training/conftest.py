@@ -1,11 +1,13 @@
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from crystal_data import prepare_crystals
-from ranks import trainer
+from fine_tuned import WRAPPER
+from ranks import mpirun, run_command, trainer
 from real_mixture import prepare_real_mixture
 
 from matsci_hpc.config.loading import load_config
@@ -100,3 +102,27 @@ def lines() -> Callable[..., list[dict]]:
     return lambda folder, name="metrics": [
         json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()
     ]
+
+
+@pytest.fixture(scope="session")
+def pretrained(train_in, clouds, tmp_path_factory) -> Path:
+    """A run on symmetry clouds; not to be changed."""
+    options = (f"data.train=[{clouds}]", "steps=8", "evaluate.every_steps=8")
+    return train_in(tmp_path_factory.mktemp("pretrained") / "run", 1, *options)
+
+
+@pytest.fixture
+def observed(config, tmp_path):
+    """A run of which ranks leave what WRAPPER sees: its folder, and the folder of these."""
+    program = tmp_path / "observed.py"
+    program.write_text(WRAPPER)
+
+    def start(name: str, ranks: int, *overrides: str) -> tuple[Path, Path]:
+        run, folder = tmp_path / name, tmp_path / f"seen-{name}"
+        result = run_command(
+            mpirun(ranks, sys.executable, program, folder, "train", config, f"run_dir={run}", *overrides)
+        )
+        assert result.returncode == 0, result.stderr
+        return run, folder
+
+    return start
