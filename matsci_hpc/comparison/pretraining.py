@@ -8,6 +8,7 @@ from typing import Any
 
 from matsci_hpc.analysis.records import as_mapping, as_number, read_run
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.inference.model_header import SUFFIX, read_origin
 
 SECONDS_PER_HOUR = 3600.0
 LONGEST_CHAIN = 10
@@ -19,8 +20,8 @@ class PretrainingCost:
     """One run that another began with.
 
     Attributes:
-        run: its folder.
-        steps, samples_seen: at its last line.
+        run: its folder, or its exported file; of a run that an exported file tells of, its name.
+        steps, samples_seen: at its last line; of an exported file, at its step.
         time_s: of training over all its lives, without the start of the program.
         nodes: hosts that its ranks ran on, as its last life noted them.
         fingerprints: of its data sets.
@@ -56,8 +57,8 @@ def _chain(begin: Path) -> Iterator[PretrainingCost]:
     for _ in range(LONGEST_CHAIN):
         if place is None:
             return
-        if place.suffix == ".safetensors":
-            yield PretrainingCost(str(place), problem=f"{place} is an exported file, which does not tell")
+        if place.suffix == SUFFIX:
+            yield from _of_file(place)
             return
         folder = place.parent.parent if place.parent.name == "checkpoints" else place
         try:
@@ -76,6 +77,38 @@ def _chain(begin: Path) -> Iterator[PretrainingCost]:
         )
         before = run.config.get("init_from")
         place = Path(before) if isinstance(before, str) else None
+
+
+def _of_file(file: Path) -> Iterator[PretrainingCost]:
+    """What an exported file tells of the run that it is of, and of those before that one."""
+    try:
+        origin = read_origin(file)
+    except UserInputError as error:
+        yield PretrainingCost(str(file), problem=str(error))
+        return
+    yield _told(str(file), origin)
+    earlier = origin.get("earlier")
+    for each in map(as_mapping, earlier if isinstance(earlier, list) else []):
+        yield _told(str(each.get("run")), each)
+
+
+def _told(run: str, entry: dict[str, Any]) -> PretrainingCost:
+    data, cost = entry.get("data"), as_mapping(entry.get("cost"))
+    prints = tuple(str(as_mapping(each).get("fingerprint")) for each in (data if isinstance(data, list) else []))
+    if not cost:
+        return PretrainingCost(run, fingerprints=prints, problem=f"{run}: the exported file does not tell")
+    return PretrainingCost(
+        run=run,
+        steps=_whole(cost.get("steps")),
+        samples_seen=as_number(cost.get("samples")),
+        time_s=as_number(cost.get("time_s")),
+        nodes=_whole(cost.get("nodes")),
+        fingerprints=prints,
+    )
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def shared_data(costs: list[PretrainingCost], run_dir: Path) -> bool:

@@ -14,6 +14,43 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Cost(_Strict):
+    """What a training took.
+
+    Attributes:
+        steps, samples: optimiser steps, and samples seen in them; samples and times are None where no line tells.
+        time_s: of training, over all lives.
+        rank_hours: time of each life times its ranks.
+        nodes: hosts that the ranks ran on, as the last life noted them.
+        machines: processors and GPUs of the lives.
+    """
+
+    steps: int
+    samples: int | None = None
+    time_s: float | None = None
+    rank_hours: float | None = None
+    nodes: int | None = None
+    machines: tuple[str, ...] = ()
+
+
+class Earlier(_Strict):
+    """A run that the encoder comes from.
+
+    Attributes:
+        run: name of its folder.
+        step: of the checkpoint that was begun with.
+        checksum: XXH3-128 of its parameters.
+        data: its data sets, as those of `Origin`.
+        cost: until that step; None if its folder is gone.
+    """
+
+    run: str
+    step: int
+    checksum: str
+    data: list[dict[str, Any]] = Field(default_factory=list)
+    cost: Cost | None = None
+
+
 class Origin(_Strict):
     """Where the numbers of a model come from; names of folders, never whole paths.
 
@@ -25,6 +62,8 @@ class Origin(_Strict):
         matsci_hpc: version of this package that trained.
         git: commit of its sources, if they lay in a repository.
         data: name, fingerprint, sizes and splits of each data set, and how many samples were learned from.
+        cost: of the training; in exported files alone, since a run has its records.
+        earlier: the run that this one began with, the one that that began with, and so on; likewise.
     """
 
     run: str
@@ -34,6 +73,8 @@ class Origin(_Strict):
     matsci_hpc: str
     git: str | None = None
     data: list[dict[str, Any]] = Field(default_factory=list)
+    cost: Cost | None = None
+    earlier: list[Earlier] = Field(default_factory=list)
 
 
 class About(_Strict):

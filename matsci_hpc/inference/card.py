@@ -14,7 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from matsci_hpc.inference.about import About
+from matsci_hpc.inference.about import About, Cost
 from matsci_hpc.inference.metrics_table import metric_rows
 from matsci_hpc.shards.describe import counted
 from matsci_hpc.training.derived import Derivation
@@ -25,53 +25,14 @@ _MARKUP = re.compile(r"([\\`*_\[\]|~])")
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What a training took.
-
-    Attributes:
-        steps, samples: optimiser steps, and samples seen in them; samples and times are None where no line tells.
-        time_s: of training, over all lives.
-        rank_hours: time of each life times its ranks.
-        machines: processors and GPUs of the lives.
-    """
-
-    steps: int
-    samples: int | None
-    time_s: float | None
-    rank_hours: float | None
-    machines: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """A run that the encoder comes from.
-
-    Attributes:
-        run: name of its folder.
-        step: of the checkpoint that was begun with.
-        checksum: XXH3-128 of its parameters.
-        data: its data sets, as those of `Origin`.
-        cost: until that step; None if its folder is gone.
-    """
-
-    run: str
-    step: int
-    checksum: str
-    data: Sequence[Mapping[str, Any]]
-    cost: Cost | None
-
-
-@dataclass(frozen=True, slots=True)
 class Card:
     """What stands in a card.
 
     Attributes:
-        about: of the model.
+        about: of the model, with what its training cost.
         file: name of the file of safetensors.
         parameters: numbers in the encoder and in the heads.
         heads: whether the file holds the heads.
-        cost: of the training.
-        earlier: the run that this one began with, the one that that began with, and so on.
         elements: atomic numbers that the run learned, and those of the runs before it; None where not known.
         evaluations: lines of evaluations, each with a title.
         licence: of the model, an identifier of SPDX; None if nobody gave one.
@@ -82,11 +43,9 @@ class Card:
     file: str
     parameters: tuple[int, int]
     heads: bool
-    cost: Cost
     evaluations: Sequence[tuple[str, Mapping[str, Any]]] = ()
     licence: str | None = None
     data_licences: Mapping[str, str] = field(default_factory=dict)
-    earlier: Sequence[Earlier] = ()
     elements: tuple[Sequence[int] | None, Sequence[int] | None] = (None, None)
 
     def render(self) -> str:
@@ -164,7 +123,7 @@ class Card:
         own, before = self.elements
         if own is not None:
             lines += ["", f"Elements with training samples: {len(own)}, {_symbols(own)}."]
-        elif self.earlier:
+        elif self.about.origin.earlier:
             lines += ["", "Which elements had training samples in this run is not known."]
         if before is not None:
             lines += ["", f"Elements with training samples before this run: {len(before)}, {_symbols(before)}."]
@@ -184,7 +143,7 @@ class Card:
 
     def _pretraining(self) -> str:
         parts = []
-        for number, each in enumerate(self.earlier):
+        for number, each in enumerate(self.about.origin.earlier):
             begun = "This run" if number == 0 else "That run"
             checksum = f" (XXH3-128 {_text(each.checksum)})" if each.checksum else ""
             text = f"{begun} began with the encoder of step {each.step:,} of {_text(each.run)}{checksum}."
@@ -202,10 +161,11 @@ class Card:
         return "\n\n".join(["## Metrics", *parts]) if parts else "## Metrics\n\nThis run has never been evaluated."
 
     def _training(self) -> str:
-        cost, origin = self.cost, self.about.origin
+        origin = self.about.origin
+        took = f"{_took(origin.cost)}, in" if origin.cost is not None else "In"
         commit = f", commit {_text(origin.git)}" if origin.git else ""
         return (
-            f"## Training\n\n{_took(cost)}, in {self.about.precision}. Code: matsci-hpc "
+            f"## Training\n\n{took} {self.about.precision}. Code: matsci-hpc "
             f"{_text(origin.matsci_hpc)}{commit}. Checksum of the parameters in the run (XXH3-128): {origin.checksum}."
         )
 

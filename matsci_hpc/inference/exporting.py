@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matsci_hpc.errors import UserInputError
+from matsci_hpc.inference.about import Origin
 from matsci_hpc.inference.building import ENCODER, HEADS
 from matsci_hpc.inference.card import MARK, Card
 from matsci_hpc.inference.from_run import RunModel, is_run, read_run
 from matsci_hpc.inference.lineage import cost_until, earlier_runs, elements_apart
-from matsci_hpc.inference.model_file import SUFFIX, read_model, write_model
+from matsci_hpc.inference.model_file import read_model, write_model
+from matsci_hpc.inference.model_header import SUFFIX
 from matsci_hpc.telemetry.lines import whole_lines
 from matsci_hpc.training.checkpoint import saved_state
 from matsci_hpc.training.run_folder import RunFolder
@@ -63,22 +65,18 @@ def export(run: Path, out: Path, checkpoint: str | None, wishes: Wishes) -> tupl
         for name, each in found.tensors.items()
         if name.startswith((ENCODER, HEADS) if wishes.heads else ENCODER)
     }
-    about = found.about
+    about = found.about.model_copy(update={"origin": _with_cost(found)})
     if not wishes.heads:
         about = about.model_copy(update={"learned": about.learned.model_copy(update={"targets": {}})})
-    earlier = earlier_runs(_folder(found))
-    known = [*about.origin.data, *(data for each in earlier for data in each.data)]
+    known = [*about.origin.data, *(data for each in about.origin.earlier for data in each.data)]
     _refuse_unknown([str(each.get("name")) for each in known], wishes.data_licences or {})
     file, card_file = _places(out)
     counts = [sum(each.numel() for name, each in tensors.items() if name.startswith(part)) for part in (ENCODER, HEADS)]
-    state = saved_state(found.checkpoint)
     card = Card(
         about=about,
         file=file.name,
         parameters=(counts[0], counts[1]),
         heads=wishes.heads,
-        cost=replace(cost_until(_folder(found), state.step), samples=state.samples_seen, time_s=state.time_s),
-        earlier=earlier,
         elements=elements_apart(found),
         evaluations=[*_own_evaluations(found), *given],
         licence=wishes.licence,
@@ -88,6 +86,15 @@ def export(run: Path, out: Path, checkpoint: str | None, wishes: Wishes) -> tupl
     read_model(file)  # what cannot be read again was not exported
     write_atomic(card_file, card.render().encode())
     return file, card_file
+
+
+def _with_cost(found: RunModel) -> Origin:
+    """Where the model comes from, with what it took: the file may go where the records of the runs are not."""
+    state = saved_state(found.checkpoint)
+    cost = cost_until(_folder(found), state.step).model_copy(
+        update={"samples": state.samples_seen, "time_s": state.time_s}
+    )
+    return found.about.origin.model_copy(update={"cost": cost, "earlier": earlier_runs(_folder(found))})
 
 
 def _places(out: Path) -> tuple[Path, Path]:

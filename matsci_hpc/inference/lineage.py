@@ -8,9 +8,10 @@ from typing import Any
 from matsci_hpc.config.loading import load_config
 from matsci_hpc.config.train import TrainConfig
 from matsci_hpc.errors import UserInputError
-from matsci_hpc.inference.card import Cost, Earlier
+from matsci_hpc.inference.about import Cost, Earlier
 from matsci_hpc.inference.from_run import RunModel, learned_from, named_data
-from matsci_hpc.inference.model_file import SUFFIX, read_model
+from matsci_hpc.inference.model_file import read_model
+from matsci_hpc.inference.model_header import SUFFIX
 from matsci_hpc.telemetry.lines import whole_lines
 from matsci_hpc.training.learned_from import LearnedFrom, learned_elements, read_learned_from
 from matsci_hpc.training.run_folder import RunFolder
@@ -35,6 +36,7 @@ def cost_until(run: RunFolder, step: int) -> Cost:
         samples=int(samples) if isinstance(samples, int | float) else None,
         time_s=before_s if lines else None,
         rank_hours=hours if lines else None,
+        nodes=_nodes(run) if lines else None,
         machines=_machines(run),
     )
 
@@ -45,21 +47,23 @@ def earlier_runs(run: RunFolder) -> list[Earlier]:
     while len(found) < LONGEST_CHAIN and (origin := _origin(run)) is not None:
         step, path = int(origin["step"]), Path(str(origin["path"]))
         if path.suffix == SUFFIX:
-            return [*found, _exported(path, step, str(origin.get("checksum", "")))]
+            return [*found, *_exported(path, step, str(origin.get("checksum", "")))]
         run = RunFolder(path.parent.parent)
         there = run.provenance.is_file()
         cost = cost_until(run, step) if there else None
-        found.append(Earlier(run.path.name, step, str(origin.get("checksum", "")), _data(run), cost))
+        checksum = str(origin.get("checksum", ""))
+        found.append(Earlier(run=run.path.name, step=step, checksum=checksum, data=_data(run), cost=cost))
     return found
 
 
-def _exported(file: Path, step: int, checksum: str) -> Earlier:
-    """The run that a file was exported of: what the file says of it while it is there; its cost it does not say."""
+def _exported(file: Path, step: int, checksum: str) -> list[Earlier]:
+    """The run that a file was exported of and those before it: what the file says of them, while it is there."""
     try:
         origin = read_model(file)[0].origin
     except UserInputError:
-        return Earlier(file.name, step, checksum, [], None)
-    return Earlier(origin.run, step, checksum, origin.data, None)
+        return [Earlier(run=file.name, step=step, checksum=checksum)]
+    first = Earlier(run=origin.run, step=step, checksum=checksum, data=origin.data, cost=origin.cost)
+    return [first, *origin.earlier]
 
 
 def elements_apart(found: RunModel) -> tuple[list[int] | None, list[int] | None]:
@@ -99,6 +103,13 @@ def _usable(line: dict[str, Any]) -> bool:
 def _machines(run: RunFolder) -> tuple[str, ...]:
     found = [each.get("gpus") or [each.get("cpu")] for each in _lives(run)]
     return tuple(dict.fromkeys(str(name) for names in found for name in names if name))
+
+
+def _nodes(run: RunFolder) -> int:
+    """Hosts of the ranks of the last life; one where it does not tell."""
+    lives = _lives(run)
+    hosts = lives[-1].get("hosts") if lives else None
+    return max(1, len(hosts)) if isinstance(hosts, dict) else 1
 
 
 def _lives(run: RunFolder) -> list[dict[str, Any]]:

@@ -20,10 +20,8 @@ from torch import Tensor
 
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.inference.about import About
+from matsci_hpc.inference.model_header import FORMAT, FORMAT_VERSION, refuse_other_formats
 from matsci_hpc.whole_files import write_atomic
-
-FORMAT, FORMAT_VERSION = "matsci-hpc model", "1"
-SUFFIX = ".safetensors"
 
 
 def write_model(path: Path, about: About, tensors: dict[str, Tensor]) -> None:
@@ -51,16 +49,7 @@ def read_model(path: Path) -> tuple[About, dict[str, Tensor]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise UserInputError(
-                    f"{path}: a file of safetensors, but no model of matsci-hpc; `matsci-hpc export RUN_DIR` makes one"
-                )
-            if metadata.get("format_version") != FORMAT_VERSION:
-                raise UserInputError(
-                    f"{path}: format version {metadata.get('format_version')}, this program reads {FORMAT_VERSION}; "
-                    "use the release of matsci-hpc that wrote it, or export the run again"
-                )
+            metadata = refuse_other_formats(path, file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except FileNotFoundError:
         raise UserInputError(f"{path}: no such file") from None

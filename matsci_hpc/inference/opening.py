@@ -10,7 +10,8 @@ from matsci_hpc.errors import UserInputError
 from matsci_hpc.inference.about import About
 from matsci_hpc.inference.building import build
 from matsci_hpc.inference.from_run import is_run, read_run
-from matsci_hpc.inference.model_file import SUFFIX, read_model
+from matsci_hpc.inference.model_file import read_model
+from matsci_hpc.inference.model_header import SUFFIX
 from matsci_hpc.inference.trained import TrainedModel
 from matsci_hpc.parallel.device import take_device
 from matsci_hpc.parallel.discovery import discover

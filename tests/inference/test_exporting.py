@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from matsci_hpc import load_model
 from matsci_hpc.cli import cli
+from matsci_hpc.comparison.pretraining import pretraining_of
 from matsci_hpc.config.data import Data
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.inference.exporting import Wishes, export
@@ -49,8 +50,11 @@ def test_the_file_gives_what_the_run_gives(run, exported):
     there, here = load_model(run, device="cpu"), load_model(exported, device="cpu")
     assert np.array_equal(there.embed(CRYSTALS), here.embed(CRYSTALS))
     assert there.predict(CRYSTALS) == here.predict(CRYSTALS)
-    assert here.about == there.about
-    assert load_model(exported.parent, device="cpu").about == there.about
+    assert load_model(exported.parent, device="cpu").about == here.about
+    origin = here.about.origin
+    assert origin.cost is not None
+    assert origin.model_copy(update={"cost": None}) == there.about.origin
+    assert here.about.model_copy(update={"origin": there.about.origin}) == there.about
 
 
 def test_it_is_used_in_three_lines_of_python_far_from_the_run(exported):
@@ -255,7 +259,8 @@ def test_the_card_tells_what_was_learned_from_and_what_came_before(run, data, tm
     result = run_ranks(1, "train", run.parent / "train.yaml", *changes)
     assert result.returncode == 0, result.stderr
     wishes = Wishes(data_licences={"data": "MIT"})
-    text = export(tmp_path / "tuned", tmp_path / "out", "newest", wishes)[1].read_text()
+    file, card = export(tmp_path / "tuned", tmp_path / "out", "newest", wishes)
+    text = card.read_text()
     of = {part.partition("\n")[0]: part for part in text.split("\n## ")}
     splits = json.loads((data / "dataset.json").read_text())["splits"]
     assert f"| 60 | train {splits['train']}, val {splits['val']} | 2 of train | MIT |" in of["Training data"]
@@ -267,6 +272,12 @@ def test_the_card_tells_what_was_learned_from_and_what_came_before(run, data, tm
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (seen,) = [line["samples_seen"] for line in lines if line["step"] == origin["step"]]
     assert f"it took {origin['step']} steps, {seen} samples seen, " in of["Pretraining"]
+    own_cost, earlier = pretraining_of(file)
+    assert (earlier.run, earlier.steps, earlier.samples_seen) == ("demo", origin["step"], seen)
+    assert own_cost.steps == int(read_model(file)[0].origin.step)
+    fingerprint = json.loads((data / "dataset.json").read_text())["fingerprint"]
+    assert own_cost.fingerprints == earlier.fingerprints == (fingerprint,)
+    assert 0 < own_cost.node_hours < 1 > earlier.node_hours > 0
     (row,) = [line for line in of["Targets"].splitlines() if line.startswith("| wide")]
     assert row.startswith("| wide | binary, yes where gap is above 0.5 eV |  | ")
     assert row.endswith("|  |  |")
