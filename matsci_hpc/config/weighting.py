@@ -35,11 +35,10 @@ class Weighting(Section):
             raise ValueError(
                 "rate is for weights that are learned: set rule to uncertainty or gradnorm, or leave it out"
             )
-        # The default may stand there, for every run writes it into its config.
-        if self.rule != "uncertainty" and self.max_factor != MAX_FACTOR:
-            raise ValueError(
-                "max_factor is for weights that uncertainty learns: set rule to uncertainty, or leave it out"
-            )
+        for name, rule in (("max_factor", "uncertainty"), ("alpha", "gradnorm"), ("every_steps", "gradnorm")):
+            # The default may stand there, for every run writes it into its config.
+            if self.rule != rule and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for weights that {rule} learns: set rule to {rule}, or leave it out")
         if self.rule == "gradnorm" and self.rate is not None and self.rate > 1:
             raise ValueError(f"rate is a part of the way with gradnorm, 1 at most, not {self.rate:g}")
         return self

@@ -230,6 +230,8 @@ def test_other_weighting_and_what_does_not_go_with_it_are_refused(materials, tra
         ): "max_factor is for weights that uncertainty learns: set rule to uncertainty, or",
         ("weighting={rule: fixed, max_factor: 50}",): "max_factor is for weights that uncertainty learns",
         ("weighting={rule: gradnorm, max_factor: 50}",): "max_factor is for weights that uncertainty learns",
+        ("weighting={rule: uncertainty, alpha: 0}",): "alpha is for weights that gradnorm learns",
+        ("weighting={every_steps: 5}",): "every_steps is for weights that gradnorm learns",
         ("weighting={rule: uncertainty, max_factor: 1}",): "greater than 1",
         ("weighting={rule: gradnrom}",): "gradnorm",
         ("weighting.rule=gradnorm", "optimize=compile"): "set optimize: none",
