@@ -247,8 +247,8 @@ def log_axis(values: Sequence[float]) -> Record:
 
 
 def tick_words(ticks: Sequence[float]) -> list[str]:
-    """The numbers, in as many digits as tell them apart."""
-    words = [number(tick) for tick in ticks]
+    """The numbers, in as many digits as tell them apart: ticks are round, so 0.5 is no 0.5000."""
+    words = [f"{tick:.12g}" if 1e-4 <= abs(tick) < 1000 else number(tick) for tick in ticks]
     return words if len(set(words)) == len(words) else [f"{tick:.12g}" for tick in ticks]
 
 

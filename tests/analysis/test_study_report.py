@@ -255,6 +255,10 @@ def test_an_axis_has_numbers_among_the_values(values):
     assert len(set(tick_words(ticks))) == len(ticks)
 
 
+def test_round_numbers_are_written_short():
+    assert tick_words([0.05, 0.5, 1.0, 20.0]) == ["0.05", "0.5", "1", "20"]
+
+
 def test_work_that_differs_is_pointed_out(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("ranks,time_s,samples,scaling\n1,10,100,strong\n2,5.5,200,strong\n")
