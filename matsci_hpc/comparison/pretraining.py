@@ -9,10 +9,9 @@ from typing import Any
 from matsci_hpc.analysis.records import as_mapping, as_number, read_run
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.inference.model_header import SUFFIX, read_origin
+from matsci_hpc.telemetry.provenance import LONGEST_CHAIN, nodes_of
 
 SECONDS_PER_HOUR = 3600.0
-LONGEST_CHAIN = 10
-"""Runs that begin with each other; more are a circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +44,6 @@ class PretrainingCost:
 def pretraining_of(init_from: Path) -> list[PretrainingCost]:
     """The run that an arm begins with, the one that that began with, and so on."""
     return list(_chain(init_from))
-
-
-def nodes_of(provenance: dict[str, Any]) -> int:
-    """Hosts of the ranks of a run's last life; one where it does not tell."""
-    return max(1, len(as_mapping(provenance.get("hosts"))))
 
 
 def _chain(begin: Path) -> Iterator[PretrainingCost]:

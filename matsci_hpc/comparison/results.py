@@ -7,10 +7,11 @@ from typing import Any
 from matsci_hpc.analysis.records import Record, Run, as_number, read_run
 from matsci_hpc.comparison.metrics import title_of, unit_of, untrained_value_of, value_of
 from matsci_hpc.comparison.plan import ArmRun
-from matsci_hpc.comparison.pretraining import SECONDS_PER_HOUR, nodes_of
+from matsci_hpc.comparison.pretraining import SECONDS_PER_HOUR
 from matsci_hpc.config.comparison import ComparisonConfig
 from matsci_hpc.errors import UserInputError
 from matsci_hpc.scaling.study_code import code_of, of_all_lives
+from matsci_hpc.telemetry.provenance import nodes_of
 
 
 class DivergedError(UserInputError):

@@ -13,11 +13,9 @@ from matsci_hpc.inference.from_run import RunModel, learned_from, named_data
 from matsci_hpc.inference.model_file import read_model
 from matsci_hpc.inference.model_header import SUFFIX
 from matsci_hpc.telemetry.lines import whole_lines
+from matsci_hpc.telemetry.provenance import LONGEST_CHAIN, nodes_of
 from matsci_hpc.training.learned_from import LearnedFrom, learned_elements, read_learned_from
 from matsci_hpc.training.run_folder import RunFolder
-
-LONGEST_CHAIN = 10
-"""Runs that begin with each other; more are a circle."""
 
 
 def cost_until(run: RunFolder, step: int) -> Cost:
@@ -36,7 +34,7 @@ def cost_until(run: RunFolder, step: int) -> Cost:
         samples=int(samples) if isinstance(samples, int | float) else None,
         time_s=before_s if lines else None,
         rank_hours=hours if lines else None,
-        nodes=_nodes(run) if lines else None,
+        nodes=nodes_of((_lives(run) or [{}])[-1]) if lines else None,
         machines=_machines(run),
     )
 
@@ -103,13 +101,6 @@ def _usable(line: dict[str, Any]) -> bool:
 def _machines(run: RunFolder) -> tuple[str, ...]:
     found = [each.get("gpus") or [each.get("cpu")] for each in _lives(run)]
     return tuple(dict.fromkeys(str(name) for names in found for name in names if name))
-
-
-def _nodes(run: RunFolder) -> int:
-    """Hosts of the ranks of the last life; one where it does not tell."""
-    lives = _lives(run)
-    hosts = lives[-1].get("hosts") if lives else None
-    return max(1, len(hosts)) if isinstance(hosts, dict) else 1
 
 
 def _lives(run: RunFolder) -> list[dict[str, Any]]:

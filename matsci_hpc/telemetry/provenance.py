@@ -24,6 +24,14 @@ ENVIRONMENT_PREFIXES = (
 )
 """Only variables of these prefixes are recorded: a whole environment holds tokens, and runs lie in shared folders."""
 SECRET_WORDS = ("TOKEN", "JWT", "SECRET", "PASSW", "CREDENTIAL", "KEY", "AUTH")
+LONGEST_CHAIN = 10
+"""Runs that begin with each other; more are a circle."""
+
+
+def nodes_of(life: Mapping[str, Any]) -> int:
+    """Hosts of the ranks of a life of a run, as it noted them; one where it does not tell."""
+    hosts = life.get("hosts")
+    return max(1, len(hosts)) if isinstance(hosts, Mapping) else 1
 
 
 def describe_machine() -> dict[str, Any]:
